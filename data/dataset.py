@@ -1,0 +1,100 @@
+"""Photos with their label maps, at the photos' own size or squashed for training."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data import DataError
+from data.annotations import Annotations
+from data.label_map import merge
+from data.photos import load_photo, to_rgb
+from data.transforms import Augmentation, Size, normalise, pixels_to_tensor, squash_labels, squash_photo
+
+
+class Draw(NamedTuple):
+    """One use of a photo in training: which photo, and the seed of its random changes."""
+
+    photo: int
+    seed: int
+
+
+class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
+    """(RGB photo, label map (H, W) uint8) at the photo's own resolution.
+
+    Args:
+        annotations: the index.
+        image_folder: holds the photos under the names in the index.
+
+    Raises:
+        DataError: photos are missing.
+    """
+
+    def __init__(self, annotations: Annotations, image_folder: Path) -> None:
+        missing = [name for name in annotations.names if not (image_folder / name).is_file()]
+        if missing:
+            raise DataError(
+                f"{image_folder}: expected the {len(annotations)} photos of {annotations.path}, "
+                f"{len(missing)} not found, {missing[0]} for one; give the folder that holds them with --image_folder"
+            )
+        self.annotations = annotations
+        self.image_folder = image_folder
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        record = self.annotations[index]
+        path = self.image_folder / record.name
+        photo = load_photo(path)
+        if photo.size != (record.width, record.height):
+            # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
+            with Image.open(path) as stored:
+                photo = to_rgb(stored)
+        if photo.size != (record.width, record.height):
+            raise DataError(
+                f"{path}: expected {record.width} x {record.height} pixels (width x height) "
+                f"as {self.annotations.path} says, found {photo.size[0]} x {photo.size[1]}"
+            )
+        try:
+            return photo, merge(record.instances, (record.height, record.width))
+        except ValueError as error:
+            raise DataError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
+
+
+class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
+    """(photo (3, H, W) float32, label map (H, W) int64) at training size.
+
+    Args:
+        photos: where they come from.
+        size: (width, height) in pixels.
+        mean: normalisation, as in ``transforms.photo_to_tensor``.
+        std: normalisation.
+        augmentation: random changes; none by default.
+    """
+
+    def __init__(
+        self, photos: LabelledPhotos, size: Size, mean: float, std: float, augmentation: Augmentation | None = None
+    ) -> None:
+        self.photos = photos
+        self.size = size
+        self.mean, self.std = mean, std
+        self.augmentation = augmentation or Augmentation()
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        photo, labels = self.photos[draw.photo]
+        box = self.augmentation.crop_box(photo.size, draw.seed)
+        if box is not None:
+            photo, labels = photo.crop(box), labels[box[1] : box[3], box[0] : box[2]]
+        pixels = pixels_to_tensor(squash_photo(photo, self.size))
+        target = torch.from_numpy(squash_labels(labels, self.size).copy())
+        pixels, target = self.augmentation(pixels, target, draw.seed)
+        return normalise(pixels, self.mean, self.std), target.long()

@@ -1,0 +1,89 @@
+"""Run-length encoding as iMaterialist writes it.
+
+A mask is "start length start length ...": 1-based positions that run down the columns first, so position 1 is
+the top left pixel and position 2 the one below it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Runs = NDArray[np.int64]
+"""Runs of a mask, (N, 2): 0-based [start, end) positions down the columns, in order, without overlap."""
+
+
+def parse(rle: str, shape: tuple[int, int]) -> Runs:
+    """Read runs. Runs out of order or over one another are put in order and joined, as their union.
+
+    Args:
+        rle: the text; empty for an empty mask.
+        shape: (height, width) of the mask, in pixels.
+
+    Raises:
+        ValueError: the text is no run-length encoding, or leaves the mask.
+    """
+    try:
+        numbers = np.array(rle.split(), dtype=np.int64)
+    except (ValueError, OverflowError):
+        raise ValueError(f"expected 'start length ...' in whole numbers, found {_shorten(rle)}") from None
+    if len(numbers) % 2:
+        raise ValueError(f"expected pairs of start and length, found {len(numbers)} numbers: {_shorten(rle)}")
+    starts, lengths = numbers[0::2] - 1, numbers[1::2]
+    size = shape[0] * shape[1]
+    bad = (starts < 0) | (lengths < 0) | (lengths > size - starts)
+    if bad.any():
+        start, length = starts[bad][0] + 1, lengths[bad][0]
+        raise ValueError(
+            f"expected runs within 1 to {size} (height {shape[0]}, width {shape[1]}), "
+            f"found start {start}, length {length}"
+        )
+    ends = starts + lengths
+    if np.any(starts[1:] < ends[:-1]):
+        order = np.argsort(starts, kind="stable")
+        ends = np.maximum.accumulate(ends[order])
+        starts = np.maximum(starts[order], np.concatenate(([0], ends[:-1])))
+    runs = np.stack((starts, ends), axis=1)
+    return runs[ends > starts]
+
+
+def decode(rle: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Text -> mask (H, W), bool. Arguments and errors are those of ``parse``."""
+    mask = np.zeros(shape, dtype=bool, order="F")
+    paint(mask, parse(rle, shape), True)
+    return mask
+
+
+def encode(mask: NDArray[np.bool_]) -> str:
+    """Mask (H, W), bool -> text; the inverse of ``decode``."""
+    flat = np.concatenate(([False], mask.ravel(order="F"), [False]))
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = edges[0::2], edges[1::2]
+    return " ".join(map(str, np.stack((starts + 1, ends - starts), axis=1).ravel().tolist()))
+
+
+def paint(canvas: NDArray[np.generic], runs: Runs, value: int) -> None:
+    """Set the pixels of runs in canvas (H, W), which must be in column-major ("F") order, to value, in place."""
+    flat = canvas.reshape(-1, order="F")
+    if not np.shares_memory(flat, canvas):
+        raise ValueError("expected a canvas in column-major order, found another; make it with order='F'")
+    for start, end in runs.tolist():
+        flat[start:end] = value
+
+
+def area(runs: Runs) -> int:
+    """Number of pixels."""
+    return int((runs[:, 1] - runs[:, 0]).sum())
+
+
+def box_size(runs: Runs, height: int) -> tuple[int, int]:
+    """(height, width) in pixels of the smallest box around the runs of a mask that is ``height`` pixels high."""
+    if not len(runs):
+        return 0, 0
+    starts, lasts = runs[:, 0], runs[:, 1] - 1
+    width = int(lasts.max() // height - starts.min() // height) + 1
+    if np.any(starts // height != lasts // height):  # a run that goes on in the next column touches top and bottom
+        return height, width
+    return int((lasts % height).max() - (starts % height).min()) + 1, width
+
+
+def _shorten(text: str, limit: int = 40) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -1,0 +1,122 @@
+"""From a photo and its label map to what the network takes, and the augmentation of both together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+Size = tuple[int, int]
+"""(width, height) in pixels, Pillow's order."""
+
+
+def photo_to_tensor(photo: Image.Image, size: Size | None, mean: float, std: float) -> Tensor:
+    """RGB photo -> (3, H, W) float32, scaled from [0, 1] by ``(x - mean) / std``.
+
+    Args:
+        photo: an RGB picture.
+        size: (width, height) it is squashed to, by bicubic resampling; None keeps its own.
+        mean: of all three channels, as a share of full intensity.
+        std: of all three channels, as a share of full intensity.
+    """
+    return normalise(pixels_to_tensor(squash_photo(photo, size)), mean, std)
+
+
+def squash_photo(photo: Image.Image, size: Size | None) -> Image.Image:
+    """Resize by bicubic resampling without keeping the shape; None keeps the size."""
+    return photo if size is None or photo.size == size else photo.resize(size, Image.Resampling.BICUBIC)
+
+
+def squash_labels(labels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Label map (H, W) -> (height, width) of ``size``, by nearest neighbour: labels do not mix."""
+    return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+
+
+def pixels_to_tensor(photo: Image.Image) -> Tensor:
+    """RGB picture -> (3, H, W) uint8."""
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+
+
+def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
+    """(..., 3, H, W) uint8 -> float32, ``(x / 255 - mean) / std``."""
+    return (pixels.float() / 255 - mean) / std
+
+
+CROP_SHAPE = 0.3
+"""Width and height of a crop are stretched and shrunk by up to exp(0.3) = 1.35 against each other's share."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of photo and label map together; each is off at 0.
+
+    Attributes:
+        crop: close-ups; the part of the photo that is kept has from ``1 - crop`` to 1 of its sides, 0 to below 1.
+        flip: probability of a mirror image, 0 to 1.
+        scale: the photo is enlarged or shrunk by a factor from ``1 - scale`` to ``1 + scale``, 0 to below 1.
+        rotate: greatest angle, degrees.
+        shift: greatest shift, as a share of the side.
+        color: strength of the change of brightness, contrast and saturation, 0 to 1.
+    """
+
+    crop: float = 0.0
+    flip: float = 0.0
+    scale: float = 0.0
+    rotate: float = 0.0
+    shift: float = 0.0
+    color: float = 0.0
+
+    def crop_box(self, size: Size, seed: int) -> tuple[int, int, int, int] | None:
+        """(left, upper, right, lower) in pixels of the part of a photo to keep; None keeps all of it.
+
+        Cropping comes before the photo is made small, so that a close-up has the detail of one.
+
+        Args:
+            size: (width, height) of the photo, pixels.
+            seed: as in ``__call__``.
+        """
+        if not self.crop:
+            return None
+        draw = np.random.default_rng((seed, 1))
+        share = draw.uniform(1 - self.crop, 1)
+        # The shape varies too: the photo is squashed to one shape whatever its own.
+        shape = np.exp(draw.uniform(-1, 1) * CROP_SHAPE)
+        width, height = (
+            max(1, round(side * min(1, part))) for side, part in zip(size, (share * shape, share / shape), strict=True)
+        )
+        left, upper = int(draw.integers(size[0] - width + 1)), int(draw.integers(size[1] - height + 1))
+        return left, upper, left + width, upper + height
+
+    def __call__(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Change both; what leaves the frame is lost, what comes in is grey background.
+
+        Args:
+            pixels: photo (3, H, W), uint8.
+            labels: label map (H, W), uint8.
+            seed: the change depends on this number only, so a resumed run repeats it whatever process draws it.
+        """
+        steps: list[v2.Transform] = []
+        if self.flip:
+            steps.append(v2.RandomHorizontalFlip(self.flip))
+        if self.scale or self.rotate or self.shift:
+            steps.append(
+                v2.RandomAffine(
+                    degrees=self.rotate,
+                    translate=(self.shift, self.shift),
+                    scale=(1 - self.scale, 1 + self.scale),
+                    interpolation=v2.InterpolationMode.BILINEAR,
+                    fill={tv_tensors.Image: 128, tv_tensors.Mask: 0},
+                )
+            )
+        if self.color:
+            steps.append(v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color))
+        if not steps:
+            return pixels, labels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            changed = v2.Compose(steps)(tv_tensors.Image(pixels), tv_tensors.Mask(labels[None]))
+        return changed[0].as_subclass(Tensor), changed[1].as_subclass(Tensor)[0]

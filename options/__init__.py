@@ -1,0 +1,19 @@
+"""What a run can be told: one frozen dataclass for each script. Needs the standard library only."""
+
+from options.base_options import OptionError
+from options.command_line import describe, parse, save
+from options.evaluate_options import EvaluateOptions
+from options.infer_options import InferOptions
+from options.setup_options import SetupOptions
+from options.train_options import TrainOptions
+
+__all__ = [
+    "EvaluateOptions",
+    "InferOptions",
+    "OptionError",
+    "SetupOptions",
+    "TrainOptions",
+    "describe",
+    "parse",
+    "save",
+]

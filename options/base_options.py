@@ -1,0 +1,93 @@
+"""What all scripts can be told, and how an option is declared and checked."""
+
+import math
+import re
+import typing
+from dataclasses import dataclass, field, fields
+from types import NoneType
+from typing import Any
+
+SURGERY_WEIGHTS = {
+    "u2net": "prev_checkpoints/cloth_segm_unet_surgery.pth",
+    "u2netp": "prev_checkpoints/cloth_segm_u2netp_surgery.pth",
+}
+"""Where setup_model_weights.py writes the initial weights of each architecture, and train.py looks for them."""
+
+
+class OptionError(ValueError):
+    """An option has a value that it cannot have; the message names the flag, what was found and what is expected."""
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field with its help line and the values it may have."""
+    limits = {"least": least, "above": above, "most": most, "below": below}
+    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits})
+
+
+@dataclass(frozen=True)
+class BaseOptions:
+    """Options of every script that runs a network. Edit the defaults here and below, or give flags."""
+
+    device: str = option("auto", "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise OptionError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {self.device!r}")
+
+
+def option_types(cls: type) -> dict[str, tuple[type, bool]]:
+    """{field name: (its type, whether it may be None)}."""
+    types = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        alternatives = typing.get_args(hint) or (hint,)
+        types[name] = (next(kind for kind in alternatives if kind is not NoneType), NoneType in alternatives)
+    return types
+
+
+def check_fields(options: Any) -> None:
+    """Check type, choices and limits of every field, as declared. Raises OptionError."""
+    for item in fields(options):
+        value = getattr(options, item.name)
+        kind, may_be_none = option_types(type(options))[item.name]
+        if value is None and may_be_none:
+            continue
+        wanted = expectation(kind, item.metadata)
+        accepted = (int, float) if kind is float else kind
+        fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+        if not fits or not _within(value, item.metadata):
+            raise OptionError(f"--{item.name}: expected {wanted}, found {value!r}")
+
+
+def expectation(kind: type, metadata: typing.Mapping[str, Any]) -> str:
+    """What an option takes, in words: "a whole number of at least 1"."""
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
+    names = {"least": "of at least", "above": "above", "most": "of at most", "below": "below"}
+    limits = [f"{names[key]} {limit:g}" for key, limit in metadata["limits"].items() if limit is not None]
+    return " ".join([words, " and ".join(limits)]).strip()
+
+
+def _within(value: Any, metadata: typing.Mapping[str, Any]) -> bool:
+    if metadata["choices"]:
+        return value in metadata["choices"]
+    if isinstance(value, str | bool):
+        return True
+    limits = metadata["limits"]
+    return (
+        math.isfinite(value)
+        and (limits["least"] is None or value >= limits["least"])
+        and (limits["above"] is None or value > limits["above"])
+        and (limits["most"] is None or value <= limits["most"])
+        and (limits["below"] is None or value < limits["below"])
+    )

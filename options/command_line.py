@@ -1,0 +1,100 @@
+"""The command line of an options dataclass: flags, help, printing and saving."""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from options.base_options import BaseOptions, OptionError, expectation, option_types
+
+Options = TypeVar("Options")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of repeating the usage of forty flags."""
+
+    def error(self, message: str) -> NoReturn:
+        # Under a launcher every process finds the same mistake; one of them says so.
+        if os.environ.get("RANK", "0") == "0":
+            message = message.removeprefix("argument ")
+            print(f"{self.prog}: {message}\nSee python {self.prog} --help.", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
+    """Options from the command line (``sys.argv`` without ``argv``); ends the process with code 2 on a mistake."""
+    parser = _Parser(
+        description=(cls.__doc__ or "").split("\n\n")[0],
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+    )
+    types = option_types(cls)
+    for item in fields(cls):  # type: ignore[arg-type]
+        kind, _ = types[item.name]
+        help_line = f"{item.metadata['help']} [{_shown(item.default)}]".replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(
+                f"--{item.name}", action=argparse.BooleanOptionalAction, default=item.default, help=help_line
+            )
+        else:
+            parser.add_argument(
+                f"--{item.name}",
+                type=_converter(kind, item.metadata),
+                default=item.default,
+                metavar={int: "N", float: "X"}.get(kind, "TEXT"),
+                help=help_line,
+            )
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown[0], [item.name for item in fields(cls)]))  # type: ignore[arg-type]
+    try:
+        return cls(**vars(values))
+    except OptionError as error:
+        parser.error(str(error))
+
+
+def describe(options: Any) -> str:
+    """A table of all options, one a line; those that are not at their default are marked and show it."""
+    width = max(len(item.name) for item in fields(options))
+    lines = []
+    for item in fields(options):
+        value = getattr(options, item.name)
+        changed = item.default is not MISSING and value != item.default
+        note = f"   (default: {_shown(item.default)})" if changed else ""
+        lines.append(f"{'*' if changed else ' '} {item.name:<{width}}  {_shown(value)}{note}")
+    return "\n".join(lines)
+
+
+def save(options: BaseOptions, path: Path) -> None:
+    """Write all options as JSON."""
+    path.write_text(json.dumps(asdict(options), indent=2) + "\n")
+
+
+def _converter(kind: type, metadata: Any) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {expectation(kind, metadata)}, found {text!r}") from None
+
+    return convert
+
+
+def _unknown(argument: str, names: list[str]) -> str:
+    if argument.replace("_", "-").startswith("--local-rank"):
+        return f"{argument}: unknown option; start torch.distributed.launch with --use_env, or use torchrun"
+    if not argument.startswith("-"):
+        return f"{argument!r}: expected options that begin with --, found a word of its own"
+    name = argument.lstrip("-").split("=")[0]
+    close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1)
+    hint = next((f"; did you mean --{known}?" for known in names if [known.lower()] == close), "")
+    return f"--{name}: unknown option{hint}"
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,35 @@
+"""Options of infer.py."""
+
+import re
+from dataclasses import dataclass
+
+from options.base_options import BaseOptions, OptionError, option
+
+
+@dataclass(frozen=True)
+class InferOptions(BaseOptions):
+    """Draw a coloured clothes mask for every photo of a folder."""
+
+    input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")
+    output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
+    checkpoint: str = option("", "weights file [the best one in trained_checkpoint/]")
+    size: str = option("auto", "size at which the network sees a photo: auto (that of its training), N, WxH, or native")
+    batch_size: int = option(1, "photos that go through the network at once", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = re.fullmatch(r"auto|native|([1-9]\d*)(?:x([1-9]\d*))?", self.size)
+        if not size or min(int(side) for side in size.groups("32")) < 32:
+            raise OptionError(f"--size: expected auto, native, N or WxH of at least 32 pixels, found {self.size!r}")
+        if self.size == "native" and self.batch_size > 1:
+            raise OptionError(
+                f"--size native: expected --batch_size 1, since photos differ in size, found {self.batch_size}"
+            )
+
+    @property
+    def network_size(self) -> tuple[int, int] | str:
+        """(width, height) in pixels, "auto" or "native"."""
+        if self.size in ("auto", "native"):
+            return self.size
+        width, _, height = self.size.partition("x")
+        return int(width), int(height or width)

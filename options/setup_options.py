@@ -1,0 +1,27 @@
+"""Options of setup_model_weights.py."""
+
+from dataclasses import dataclass
+
+from options.base_options import OptionError, check_fields, option
+
+
+@dataclass(frozen=True)
+class SetupOptions:
+    """Turn the original U2-Net weights into initial weights for clothes, or fetch the released clothes weights."""
+
+    arch: str = option("u2net", "the network: u2net or u2netp", choices=("u2net", "u2netp"))
+    source: str = option("", "original weights that are already here, instead of a download")
+    address: str = option("", "another address (URL) of the file, tried before the known ones")
+    output: str = option("", "file to write [prev_checkpoints/, or trained_checkpoint/ with --released]")
+    list_tensors: bool = option(False, "name every tensor that carried over and every one that did not")
+    released: bool = option(False, "fetch the released clothes weights into trained_checkpoint/ instead")
+    seed: int = option(0, "seed of the tensors that start from random numbers", least=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.released and self.source:
+            raise OptionError("--released and --source: expected one of the two, found both")
+        if self.released and self.arch != "u2net":
+            raise OptionError(f"--released: expected --arch u2net, the only one released, found {self.arch}")
+        if self.source and self.address:
+            raise OptionError("--source and --address: expected one of the two, found both")

@@ -1,0 +1,98 @@
+"""Options of train.py."""
+
+from dataclasses import dataclass
+
+from options.base_options import SURGERY_WEIGHTS, BaseOptions, OptionError, option
+
+
+@dataclass(frozen=True)
+class TrainOptions(BaseOptions):
+    """Train U2NET or U2NETP on photos with iMaterialist (Fashion) annotations.
+
+    The defaults are the original system's recipe.
+    """
+
+    # The run and its data
+    name: str = option("training_cloth_segm_u2net_exp1", "name of the run; its folders are called so")
+    image_folder: str = option("../input/train/", "folder of the training photos")
+    df_path: str = option("../input/train.csv", "their annotations, in the format of iMaterialist 2019")
+    max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
+    serial_batches: bool = option(False, "take the photos in the order of the file, not in random order")
+    nThreads: int = option(2, "worker processes that load data, for each process; 0: none", least=0)
+    save_dir: str = option("results", "checkpoints and options of a run go to a folder of its name in here")
+    logs_dir: str = option("logs", "TensorBoard files of a run go to a folder of its name in here")
+
+    # Network and input
+    arch: str = option(
+        "u2net", "the network: u2net (44 million parameters) or u2netp (1.1)", choices=("u2net", "u2netp")
+    )
+    fine_width: int = option(768, "training width, pixels", least=32)
+    fine_height: int = option(768, "training height, pixels", least=32)
+    mean: float = option(0.5, "mean of the normalisation")
+    std: float = option(0.5, "standard deviation of the normalisation", above=0)
+    unet_checkpoint: str | None = option(
+        None, 'initial weights; "" for random ones [the file setup_model_weights.py writes for --arch]'
+    )
+
+    # Several processes
+    distributed: bool | None = option(None, "train on several processes [found out from the launcher]")
+
+    # Optimisation
+    iter: int = option(100_000, "training steps in all", least=1)
+    batchSize: int = option(2, "photos in a batch, for each process", least=1)
+    accumulate: int = option(1, "batches whose gradients are summed up in a step", least=1)
+    lr: float = option(1e-3, "learning rate of Adam", above=0)
+    weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", least=0)
+    clip_grad: float = option(5.0, "greatest norm of the gradient; 0: not clipped", least=0)
+    lr_schedule: str = option(
+        "constant",
+        "learning rate over the run: constant, cosine or polynomial",
+        choices=("constant", "cosine", "polynomial"),
+    )
+    lr_power: float = option(0.9, "exponent of the polynomial schedule", above=0)
+    warmup: int = option(0, "first steps in which the learning rate grows from 0", least=0)
+    amp: str = option("off", "mixed precision: off, bf16 or fp16 (CUDA only)", choices=("off", "bf16", "fp16"))
+    channels_last: bool = option(False, "keep pictures as NHWC in memory; faster with amp, results differ by rounding")
+    ema: float = option(
+        0.0, "decay of an exponential moving average of the weights, such as 0.999; 0: none", least=0, below=1
+    )
+    seed: int = option(0, "seed of weights, order, augmentation and held-out share", least=0)
+
+    # Augmentation, all off at 0
+    augment_crop: float = option(0.0, "close-ups: keep a share of 1 - X to 1 of the sides", least=0, below=1)
+    augment_flip: float = option(0.0, "probability of a mirror image", least=0, most=1)
+    augment_scale: float = option(0.0, "enlarge or shrink by a factor of 1 - X to 1 + X", least=0, below=1)
+    augment_rotate: float = option(0.0, "rotate by up to X degrees", least=0, most=180)
+    augment_shift: float = option(0.0, "shift by up to a share of X of the side", least=0, most=1)
+    augment_color: float = option(0.0, "change brightness, contrast and saturation by up to X", least=0, most=1)
+
+    # Validation
+    val_fraction: float = option(0.0, "share of the photos held out for validation", least=0, below=1)
+    val_df_path: str = option("", "annotations of the validation photos, instead of --val_fraction")
+    val_image_folder: str = option("", "folder of the photos of --val_df_path [that of --image_folder]")
+    val_freq: int = option(1000, "validate every N steps", least=1)
+
+    # Watching and saving
+    print_freq: int = option(10, "log losses every N steps", least=1)
+    image_log_freq: int = option(100, "log pictures every N steps", least=1)
+    save_freq: int = option(1000, "save every N steps", least=1)
+    keep_checkpoints: int = option(0, "keep the last N weights files beside the best one; 0: all", least=0)
+    continue_train: bool = option(False, "go on from the last save of this run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name or self.name in (".", "..") or "/" in self.name or "\\" in self.name:
+            raise OptionError(f"--name: expected the name of a folder, found {self.name!r}")
+        if self.val_fraction and self.val_df_path:
+            raise OptionError("--val_fraction and --val_df_path: expected one of the two, found both")
+        if self.val_image_folder and not self.val_df_path:
+            raise OptionError("--val_image_folder: expected with --val_df_path, found without")
+        if self.amp == "fp16" and self.device in ("cpu", "mps"):
+            raise OptionError(f"--amp fp16: expected a CUDA device, found --device {self.device}; take bf16 or off")
+        if self.warmup >= self.iter:
+            raise OptionError(f"--warmup: expected fewer steps than --iter {self.iter}, found {self.warmup}")
+
+    @property
+    def initial_weights(self) -> str:
+        """File of the initial weights; "" for random ones."""
+        return SURGERY_WEIGHTS[self.arch] if self.unet_checkpoint is None else self.unet_checkpoint

@@ -1,0 +1,60 @@
+"""Prepare weights: original U2-Net weights with a new head for clothes, or the released clothes weights.
+
+python setup_model_weights.py
+python setup_model_weights.py --arch u2netp --source u2netp.pth
+python setup_model_weights.py --released
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from data.classes import CLASSES
+from networks import ARCHITECTURES
+from options import SetupOptions, parse
+from options.base_options import SURGERY_WEIGHTS
+from utils import RunError
+from utils.checkpoints import WeightsInfo, load_network, read_file, save_weights, state_dict_of, transplant
+from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, fetch
+from utils.script import run_script
+
+
+def operate(opt: SetupOptions) -> None:
+    """Model surgery: the original weights' body, a head for our classes that starts from random numbers."""
+    output = Path(opt.output or SURGERY_WEIGHTS[opt.arch])
+    source = Path(opt.source)
+    if not opt.source:
+        source = output.parent / ORIGINAL_WEIGHTS[opt.arch].file_name
+        fetch(ORIGINAL_WEIGHTS[opt.arch], source, first=opt.address)
+    torch.manual_seed(opt.seed)
+    network = ARCHITECTURES[opt.arch](3, len(CLASSES))
+    carried, stayed = transplant(state_dict_of(read_file(source), source), network, source)
+    save_weights(output, network.state_dict(), WeightsInfo(opt.arch, CLASSES))
+    if opt.list_tensors:
+        print("\n".join([f"carried over  {name}" for name in carried] + [f"random        {name}" for name in stayed]))
+    total = len(carried) + len(stayed)
+    print(
+        f"{output}: {len(carried)} of {total} tensors carried over from {source}, {len(stayed)} of the head are random"
+    )
+
+
+def fetch_released(opt: SetupOptions) -> None:
+    """Download the clothes weights of the original system and see that they load."""
+    output = Path(opt.output or f"trained_checkpoint/{RELEASED_WEIGHTS.file_name}")
+    fetch(RELEASED_WEIGHTS, output, first=opt.address)
+    _, info = load_network(output, ARCHITECTURES, CLASSES)
+    print(f"{output}: {info.arch} for {', '.join(info.classes)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    opt = parse(SetupOptions, argv)
+    if opt.released:
+        fetch_released(opt)
+    else:
+        operate(opt)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main, RunError)

@@ -1,0 +1,335 @@
+"""Train the network: one process on a GPU or the CPU, or every process that a launcher starts.
+
+python train.py
+torchrun --nproc_per_node=4 train.py
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data import DataError
+from data.annotations import Annotations, read_annotations
+from data.classes import CLASSES, PALETTE
+from data.dataset import LabelledPhotos, TrainingSquares
+from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
+from data.transforms import Augmentation
+from networks import ARCHITECTURES, DeepSupervisionLoss
+from options import TrainOptions, describe, parse, save
+from utils import RunError
+from utils.checkpoints import (
+    RunFolder,
+    Stateful,
+    WeightsInfo,
+    digest,
+    load_network,
+    random_state,
+    restore_random_state,
+)
+from utils.distributed import Processes
+from utils.ema import make_ema
+from utils.metrics import confusion_matrix, summarise
+from utils.run_log import RunLog
+from utils.schedule import learning_rate
+from utils.script import run_script
+from utils.signals import StopRequest
+from utils.visuals import comparison
+
+PICTURES = 4
+"""Photos in a logged picture."""
+
+
+class Training:
+    """All that a run consists of, so that the loop below reads as what it does."""
+
+    def __init__(self, opt: TrainOptions, processes: Processes) -> None:
+        self.opt, self.processes = opt, processes
+        self.device = processes.device
+        self.folder = RunFolder(Path(opt.save_dir) / opt.name)
+        resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
+        train_index, val_index = read_data(opt)
+
+        torch.manual_seed(opt.seed)
+        self.network = self._network(resumed is not None).to(self.device)
+        if opt.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.ema = make_ema(self.network, opt.ema) if opt.ema else None
+        self.loss = DeepSupervisionLoss().to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=opt.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=opt.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=opt.amp == "fp16")
+        self.parts: dict[str, Stateful] = {
+            "network": self.network,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
+        if self.ema is not None:
+            self.parts["ema"] = self.ema
+        self.step = self.draws = 0
+        self.best = 0.0
+        self.latest_iou: float | None = None
+        if resumed is not None:
+            self._restore(resumed)
+        self.parallel = processes.wrap(self.network)
+
+        squares = self._squares(train_index, opt.image_folder, augment=True)
+        sampler = EndlessSampler(
+            len(squares),
+            seed=opt.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            start=self.draws,
+            shuffle=not opt.serial_batches,
+        )
+        self.batches = batches(self._loader(squares, sampler))
+        self.val_loader: DataLoader[tuple[Tensor, Tensor]] | None = None
+        if val_index is not None:
+            val_squares = self._squares(val_index, opt.val_image_folder or opt.image_folder, augment=False)
+            share = OneEpochSampler(len(val_squares), rank=processes.rank, world_size=processes.world_size)
+            self.val_loader = self._loader(val_squares, share)
+
+        self.log = RunLog(
+            Path(opt.logs_dir) / opt.name, processes, start=self.step, steps=opt.iter, print_freq=opt.print_freq
+        )
+        if processes.is_main:
+            self.folder.folder.mkdir(parents=True, exist_ok=True)
+            save(opt, self.folder.folder / "options.json")
+        self.log.say(describe(opt))
+        self.log.text("options", describe(opt))
+        self.log.say(
+            f"{len(squares)} photos for training, {len(val_index) if val_index else 'none'} for validation; "
+            f"{processes.world_size} process(es) on {self.device.type}; step {self.step} of {opt.iter}"
+        )
+
+    def _network(self, resumed: bool) -> nn.Module:
+        opt = self.opt
+        if resumed or not opt.initial_weights:
+            return ARCHITECTURES[opt.arch](3, len(CLASSES))
+        path = Path(opt.initial_weights)
+        if not path.exists():
+            raise RunError(
+                f"{path}: expected initial weights, found none; make them by python setup_model_weights.py "
+                f'--arch {opt.arch}, name others by --unet_checkpoint, or give --unet_checkpoint "" for random ones'
+            )
+        return load_network(path, ARCHITECTURES, CLASSES, arch=opt.arch)[0]
+
+    def _squares(self, index: Annotations, image_folder: str, *, augment: bool) -> TrainingSquares:
+        opt = self.opt
+        augmentation = Augmentation(
+            crop=opt.augment_crop,
+            flip=opt.augment_flip,
+            scale=opt.augment_scale,
+            rotate=opt.augment_rotate,
+            shift=opt.augment_shift,
+            color=opt.augment_color,
+        )
+        return TrainingSquares(
+            LabelledPhotos(index, Path(image_folder)),
+            (opt.fine_width, opt.fine_height),
+            opt.mean,
+            opt.std,
+            augmentation if augment else None,
+        )
+
+    def _loader(
+        self, squares: TrainingSquares, sampler: EndlessSampler | OneEpochSampler
+    ) -> DataLoader[tuple[Tensor, Tensor]]:
+        pin_memory = self.device.type == "cuda"
+        return make_loader(
+            squares, sampler, batch_size=self.opt.batchSize, workers=self.opt.nThreads, pin_memory=pin_memory
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["arch"] != self.opt.arch or set(state["parts"]) != set(self.parts):
+            raise RunError(
+                f"{self.folder.state_path}: expected {self.opt.arch} with {', '.join(self.parts)}, found "
+                f"{state['arch']} with {', '.join(state['parts'])}; give the --arch and --ema it was started with"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.step, self.draws, self.best = state["step"], state["draws"], state["best"]
+        if self.processes.rank < len(state["random"]):
+            restore_random_state(state["random"][self.processes.rank])
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.opt.weight_decay  # options hold, also where they have changed
+
+    def to_device(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring a batch to the network."""
+        layout = torch.channels_last if self.opt.channels_last else torch.preserve_format
+        return (
+            photos.to(self.device, non_blocking=True, memory_format=layout),
+            labels.to(self.device, non_blocking=True),
+        )
+
+    def forward(self, network: nn.Module, photos: Tensor) -> tuple[Tensor, ...]:
+        """Seven logit maps, in the precision that was asked for."""
+        dtype = torch.float16 if self.opt.amp == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype, enabled=self.opt.amp != "off"):
+            outputs: tuple[Tensor, ...] = network(photos)
+        return outputs
+
+    def run_step(self) -> None:
+        """One step of the optimizer, on ``accumulate`` batches."""
+        opt = self.opt
+        lr = learning_rate(
+            self.step, steps=opt.iter, peak=opt.lr, shape=opt.lr_schedule, warmup=opt.warmup, power=opt.lr_power
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        total, fused = torch.zeros(2, device=self.device)
+        for batch in range(opt.accumulate):
+            photos, labels = self.to_device(*next(self.batches))
+            last = batch == opt.accumulate - 1
+            # Gradients need to be exchanged only once a step.
+            exchange = nullcontext() if last or self.processes.world_size == 1 else self.parallel.no_sync()  # type: ignore[operator]
+            with exchange:
+                outputs = self.forward(self.parallel, photos)
+                losses = self.loss(outputs, labels)
+                self.scaler.scale(losses[0] / opt.accumulate).backward()
+            total, fused = total + losses[0].detach() / opt.accumulate, fused + losses[1].detach() / opt.accumulate
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), opt.clip_grad or torch.inf)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
+
+        self.step += 1
+        self.latest_iou = None
+        seen = opt.batchSize * opt.accumulate * self.processes.world_size
+        self.draws += seen
+        self.log.step(self.step, total=total, fused=fused, grad_norm=grad_norm, lr=lr, photos=seen)
+        if self.step % opt.image_log_freq == 0:
+            self.log_picture("training", photos, labels, outputs[0])
+
+    def log_picture(self, name: str, photos: Tensor, labels: Tensor, logits: Tensor) -> None:
+        """Photos, truth and prediction."""
+        shown = photos[:PICTURES].detach(), labels[:PICTURES], logits[:PICTURES].detach().argmax(1)
+        self.log.picture(self.step, name, comparison(*shown, PALETTE, self.opt.mean, self.opt.std))
+
+    def result(self) -> nn.Module:
+        """The network to use: the averaged one where there is one."""
+        return self.network if self.ema is None else self.ema.module
+
+    def share_buffers(self) -> None:
+        """Give all processes the main one's batch-norm statistics, which it saves."""
+        self.processes.share_buffers(self.network)
+        if self.ema is not None:
+            self.processes.share_buffers(self.ema.module)
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Measure IoU on the validation photos, at training size, and keep the best weights."""
+        if self.val_loader is None:
+            return
+        self.log.flush()
+        self.share_buffers()
+        network = self.result().eval()
+        confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
+        progress = tqdm(self.val_loader, "validation", leave=False, disable=not self.processes.is_main)
+        for number, batch in enumerate(batches(progress)):
+            photos, labels = self.to_device(*batch)
+            logits = self.forward(network, photos)[0]
+            confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES)).cpu()
+            if number == 0:
+                self.log_picture("validation", photos, labels, logits)
+        self.network.train()
+        summary = summarise(self.processes.sum(confusion), CLASSES)
+        self.log.validation(self.step, summary)
+        self.latest_iou = summary["mean_iou_clothes"]
+        if self.latest_iou is not None and self.latest_iou > self.best:
+            self.best = self.latest_iou
+            self.processes.on_main(lambda: self.folder.save_best(self.result().state_dict(), self.info()))
+        self.log.restart_clock()
+
+    def info(self) -> WeightsInfo:
+        """What the weights of this step say about themselves."""
+        opt = self.opt
+        size = (opt.fine_width, opt.fine_height)
+        return WeightsInfo(opt.arch, CLASSES, size, opt.mean, opt.std, self.step, self.latest_iou)
+
+    def save(self) -> None:
+        """Write the weights and the state to go on from."""
+        self.log.flush()  # a loss that is not finite must not be saved
+        self.share_buffers()
+        if len(set(self.processes.gather(digest(self.network.state_dict())))) > 1:
+            raise RunError(f"step {self.step}: expected equal weights in all processes, found different ones")
+        state = {
+            "arch": self.opt.arch,
+            "step": self.step,
+            "draws": self.draws,
+            "best": self.best,
+            "random": self.processes.gather(random_state()),
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
+        self.processes.on_main(lambda: self._write(state))
+        self.log.restart_clock()
+
+    def _write(self, state: dict[str, Any]) -> None:
+        self.folder.save_step(self.result().state_dict(), self.info(), keep=self.opt.keep_checkpoints)
+        self.folder.save_state(state)
+
+
+def read_data(opt: TrainOptions) -> tuple[Annotations, Annotations | None]:
+    """(training photos, validation photos or None)."""
+    photos = read_annotations(Path(opt.df_path))
+    if opt.max_dataset_size is not None:
+        photos = photos.head(opt.max_dataset_size)
+    if opt.val_df_path:
+        return photos, read_annotations(Path(opt.val_df_path))
+    if not opt.val_fraction:
+        return photos, None
+    train, held_out = photos.split(opt.val_fraction, opt.seed)
+    if not len(train) or not len(held_out):
+        raise RunError(
+            f"--val_fraction {opt.val_fraction}: expected photos on both sides, found {len(train)} for training and "
+            f"{len(held_out)} for validation"
+        )
+    return train, held_out
+
+
+def train(opt: TrainOptions, processes: Processes) -> int:
+    """Run to the last step, or to a request to stop; returns the exit code."""
+    with StopRequest() as stop:
+        run = Training(opt, processes)
+        saved = run.step
+        try:
+            while run.step < opt.iter:
+                run.run_step()
+                stopping = processes.any(bool(stop.name))
+                if run.step % opt.val_freq == 0 or run.step == opt.iter:
+                    run.validate()
+                if run.step % opt.save_freq == 0 or run.step == opt.iter or stopping:
+                    run.save()
+                    saved = run.step
+                if stopping and run.step < opt.iter:
+                    run.log.say(
+                        f"Stopped by {stop.name or 'another process'} after step {saved}, all saved in "
+                        f"{run.folder.folder}; --continue_train goes on from here."
+                    )
+                    return 1
+            run.log.say(f"Done: {run.step} steps, weights in {run.folder.weights_folder}")
+            return 0
+        finally:
+            run.log.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    opt = parse(TrainOptions, argv)
+    processes = Processes.start(opt.device, opt.distributed)
+    try:
+        return train(opt, processes)
+    finally:
+        processes.stop()
+
+
+if __name__ == "__main__":
+    run_script(main, RunError, DataError)

@@ -1,0 +1,255 @@
+"""Weights files and the state of a training run: the one place that knows their formats.
+
+A weights file is what ``torch.save`` makes of a plain dictionary: the tensors under "state_dict", beside them what
+they are (architecture, classes, training size, normalisation). Files of other programs, a bare state dict with or
+without the "module." that DistributedDataParallel puts before each key, are read as well. Nothing but tensors and
+plain values is ever unpickled.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils import RunError
+from utils.files import atomic_path
+
+StateDict = dict[str, Tensor]
+Architectures = Mapping[str, Callable[[int, int], nn.Module]]
+"""{name: constructor that takes the channels of the photo and the number of classes}."""
+
+FORMAT = "cloth-segmentation weights 1"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says about itself; the defaults hold for files that say nothing."""
+
+    arch: str
+    classes: tuple[str, ...]  # names, background first
+    size: tuple[int, int] = (768, 768)  # (width, height) of training, pixels
+    mean: float = 0.5  # normalisation
+    std: float = 0.5
+    step: int = 0  # training steps done
+    mean_iou_clothes: float | None = None  # on the validation photos at training size, 0 to 1
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
+    """Write a weights file."""
+    content = {"format": FORMAT, **asdict(info), "state_dict": {key: value.cpu() for key, value in state.items()}}
+    with atomic_path(path) as part:
+        torch.save(content, part)
+
+
+def load_network(
+    path: Path, architectures: Architectures, classes: Sequence[str], *, arch: str | None = None
+) -> tuple[nn.Module, WeightsInfo]:
+    """Read a weights file and build its network.
+
+    Args:
+        path: the file.
+        architectures: the networks it may hold.
+        classes: names of the classes it should tell apart.
+        arch: the network it should hold; None: any of them.
+
+    Raises:
+        RunError: the file is missing, no weights file, or holds something else.
+    """
+    content = read_file(path)
+    state = state_dict_of(content, path)
+    found_arch, found_classes = _recognise(state, architectures, path)
+    if arch not in (None, found_arch):
+        raise RunError(f"{path}: expected {arch}, found {found_arch}; give --arch {found_arch} or another file")
+    if found_classes != len(classes):
+        raise RunError(
+            f"{path}: expected {found_arch} for {len(classes)} classes ({', '.join(classes)}), found it for "
+            f"{found_classes}; setup_model_weights.py --source FILE turns original U2-Net weights into initial ones"
+        )
+    info = WeightsInfo(found_arch, tuple(classes))
+    if "format" in content:
+        stated = {name: content[name] for name in WeightsInfo.__dataclass_fields__ if name in content}
+        info = WeightsInfo(**{**stated, "classes": tuple(stated["classes"]), "size": tuple(stated["size"])})
+        if info.classes != tuple(classes):
+            raise RunError(f"{path}: expected the classes {', '.join(classes)}, found {', '.join(info.classes)}")
+    network = architectures[found_arch](3, found_classes)
+    network.load_state_dict(state)
+    return network, info
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Content of a file that ``torch.save`` wrote: a dictionary of tensors and plain values.
+
+    Raises:
+        RunError: the file is missing or holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path}: expected a weights file, found none") from None
+    except IsADirectoryError:
+        raise RunError(f"{path}: expected a weights file, found a folder") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
+    return content
+
+
+def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
+    """The tensors of a file's content, without the prefix that DistributedDataParallel puts before every key."""
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RunError(f"{path}: expected a state dict of tensors, found {_shorten(list(content))}")
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
+
+
+def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tuple[str, int]:
+    """(architecture, number of classes) of a state dict, by its keys and shapes."""
+    classes = len(state["outconv.bias"]) if "outconv.bias" in state and state["outconv.bias"].ndim == 1 else 0
+    problems = []
+    for name, build in architectures.items():
+        with torch.device("meta"):
+            expected = build(3, classes or 1).state_dict()
+        missing = [key for key in expected if key not in state]
+        extra = [key for key in state if key not in expected]
+        shapes = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+        if not (missing or extra or shapes):
+            return name, classes
+        problem = f"{name}: {len(missing)} tensors missing, {len(extra)} too many, {len(shapes)} of another shape"
+        example = (missing or extra or shapes)[0]
+        problems.append(f"{problem}, {example} for one")
+    raise RunError(
+        f"{path}: expected the weights of {' or '.join(architectures)}, found {len(state)} tensors that fit neither "
+        f"({'; '.join(problems)})"
+    )
+
+
+def is_head(key: str) -> bool:
+    """Whether a tensor belongs to the layers whose shape depends on the number of classes."""
+    return key.startswith(("side", "outconv"))
+
+
+def transplant(source: StateDict, network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
+    """Model surgery: give a network every tensor of the source but those of the head, which stay as they are.
+
+    Args:
+        source: weights of the same architecture with any number of classes.
+        network: changed in place.
+        path: the source's file, for errors.
+
+    Returns:
+        Names of the tensors that (carried over, stayed).
+
+    Raises:
+        RunError: anything but the head is missing, left over or of another shape.
+    """
+    target = network.state_dict()
+    carried = [key for key in target if not is_head(key)]
+    missing = [key for key in carried if key not in source]
+    extra = [key for key in source if key not in target]
+    shapes = [key for key in carried if key in source and source[key].shape != target[key].shape]
+    if missing or extra or shapes:
+        key = (missing or extra or shapes)[0]
+        raise RunError(
+            f"{path}: expected {len(carried)} tensors of {type(network).__name__} and its head, found {len(source)}: "
+            f"{len(missing)} missing, {len(extra)} left over, {len(shapes)} of another shape, {key} for one; "
+            "is it the other architecture (--arch)?"
+        )
+    network.load_state_dict({key: source[key] if key in carried else target[key] for key in target})
+    return carried, [key for key in target if key not in carried]
+
+
+class Stateful(Protocol):
+    """Whatever has a state dict: a network, an optimizer, a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+class RunFolder:
+    """Where a run keeps its results.
+
+    options.json                        the options it was last started with
+    training_state.pth                  all that is needed to go on
+    checkpoints/itr_00001000_u2net.pth  weights after a number of steps
+    checkpoints/best_u2net.pth          weights with the best validation IoU so far
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_path = folder / "training_state.pth"
+        self.weights_folder = folder / "checkpoints"
+
+    def open(self, *, go_on: bool) -> dict[str, Any] | None:
+        """State to go on from; None for a run that begins.
+
+        Raises:
+            RunError: the run would overwrite another's results, or there is nothing to go on from.
+        """
+        if go_on:
+            if self.state_path.exists():
+                return read_file(self.state_path)
+            if self.folder.exists():
+                return None  # ended before its first save, so it goes on from the beginning
+            raise RunError(f"--continue_train: expected the run {self.folder}, found none; is --name right?")
+        if self.state_path.exists() or any(self.weights_folder.glob("*.pth")):
+            raise RunError(
+                f"{self.folder} holds the results of a run, which this one would overwrite; "
+                "go on with it by --continue_train, or give this one another --name"
+            )
+        return None
+
+    def save_step(self, state: Mapping[str, Tensor], info: WeightsInfo, *, keep: int) -> Path:
+        """Write the weights after a step; keep the last ``keep`` such files (0: all)."""
+        path = self.weights_folder / f"itr_{info.step:08d}_{info.arch}.pth"
+        save_weights(path, state, info)
+        if keep:
+            for old in sorted(self.weights_folder.glob("itr_*.pth"))[:-keep]:
+                old.unlink()
+        return path
+
+    def save_best(self, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
+        """Write the weights with the best validation IoU so far."""
+        save_weights(self.weights_folder / f"best_{info.arch}.pth", state, info)
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write all that is needed to go on."""
+        with atomic_path(self.state_path) as part:
+            torch.save(dict(state), part)
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over all tensors of a state dict, to tell whether two are equal bit for bit."""
+    total = hashlib.sha256()
+    for tensor in state.values():
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def random_state() -> dict[str, Any]:
+    """State of this process's random numbers, on the CPU and its GPU."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """The inverse of ``random_state``."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _shorten(names: Sequence[object], limit: int = 5) -> str:
+    shown = ", ".join(str(name) for name in names[:limit])
+    return f"{shown}, ..." if len(names) > limit else shown or "nothing"

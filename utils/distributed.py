@@ -1,0 +1,128 @@
+"""Several processes that train one network; with one process everything here does nothing."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from utils import RunError
+from utils.devices import pick_device
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen from one of them. Start with ``start``, end with ``stop``."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    # Small facts travel over gloo, so that agreeing on them does not wait for the GPU.
+    control: Any = None  # a ProcessGroup
+
+    @classmethod
+    def start(cls, device: str, distributed: bool | None = None) -> "Processes":
+        """Join the processes that a launcher started; on its own, a process is rank 0 of 1.
+
+        Args:
+            device: auto, cpu, cuda, cuda:N or mps.
+            distributed: None: found out from the launcher's environment.
+
+        Raises:
+            RunError: ``distributed`` and the environment contradict each other, or the device is not there.
+        """
+        launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        if distributed and not launched:
+            raise RunError(
+                "--distributed: expected to be started by a launcher, found no RANK and WORLD_SIZE in the environment; "
+                "start with: torchrun --nproc_per_node=GPUS train.py"
+            )
+        if not launched or distributed is False:
+            if launched and int(os.environ["WORLD_SIZE"]) > 1:
+                raise RunError("--no-distributed: expected one process, found a launcher that started several")
+            return cls(pick_device(device))
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        own = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
+            dist.init_process_group("nccl", device_id=own)
+        elif own.type == "cpu":
+            dist.init_process_group("gloo")
+        else:
+            raise RunError(f"--device {own.type}: expected CUDA or the CPU for several processes; take --device cpu")
+        control = dist.new_group(backend="gloo", timeout=timedelta(hours=1))
+        return cls(own, rank, world_size, control)
+
+    def stop(self) -> None:
+        """Leave the others."""
+        if self.control is not None:
+            dist.destroy_process_group()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Make gradients the mean over all processes; on GPUs, batch normalisation sees all processes' photos."""
+        if self.world_size == 1:
+            return network
+        if self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            return nn.parallel.DistributedDataParallel(network, device_ids=[self.device.index])
+        return nn.parallel.DistributedDataParallel(network)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.control)
+        return bool(flags)
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every process, in order of rank; any value that can be pickled."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Value] = [value] * self.world_size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def on_main(self, action: Callable[[], Value]) -> Value:
+        """Do something in rank 0 only and give its result to all; where it fails there, all end."""
+        if self.world_size == 1:
+            return action()
+        outcome: list[Value | None] = [None]
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                outcome = [action()]
+            except Exception as caught:
+                error = caught
+        failed = self.any(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            sys.exit(1)  # rank 0 says why
+        dist.broadcast_object_list(outcome, src=0, group=self.control)
+        return cast(Value, outcome[0])
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, on the CPU."""
+        tensor = tensor.detach().cpu()
+        if self.world_size > 1:
+            dist.all_reduce(tensor, group=self.control)
+        return tensor
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give every process rank 0's buffers: without SyncBN the running statistics drift apart."""
+        if self.world_size > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)

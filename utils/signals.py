@@ -1,0 +1,31 @@
+"""Leaving in order when a person or a scheduler says so."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+
+class StopRequest:
+    """While it is entered, Ctrl-C and SIGTERM are noted instead of ending the process; ``name`` tells which came.
+
+    The loop looks at it after each step. A second Ctrl-C ends the process at once, but not under a launcher, which
+    passes on the Ctrl-C that the process has had already.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name and number == signal.SIGINT and "RANK" not in os.environ:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
