@@ -260,13 +260,15 @@ class Training:
         """Write the weights and the state to go on from."""
         self.log.flush()  # a loss that is not finite must not be saved
         self.share_buffers()
-        if len(set(self.processes.gather(digest(self.network.state_dict())))) > 1:
+        weights = self.processes.gather(digest(self.network.state_dict()))
+        if len(set(weights)) > 1:
             raise RunError(f"step {self.step}: expected equal weights in all processes, found different ones")
         state = {
             "arch": self.opt.arch,
             "step": self.step,
             "draws": self.draws,
             "best": self.best,
+            "weights_sha256": weights,
             "random": self.processes.gather(random_state()),
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }

@@ -96,6 +96,11 @@ def read_annotations(path: Path) -> Annotations:
         DataError: the file is not in this format; the message names the line.
         OSError: the file cannot be read.
     """
+    if not path.is_file():
+        raise DataError(
+            f"{path}: expected annotations, found no such file; name the CSV of iMaterialist (Fashion) 2019, or one in "
+            "its format, by --df_path"
+        )
     rows = list(_rows(path))
     if not rows:
         raise DataError(f"{path}: expected one row for each instance, found only a header")

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -81,6 +82,7 @@ def make_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # all chance is in the draws' seeds; the global random numbers stay untouched
         worker_init_fn=_leave_signals_to_parent,
     )
 

@@ -36,7 +36,8 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
     types = option_types(cls)
     for item in fields(cls):  # type: ignore[arg-type]
         kind, _ = types[item.name]
-        help_line = f"{item.metadata['help']} [{_shown(item.default)}]".replace("%", "%%")
+        default = "" if item.default in (None, "") else f" [{_shown(item.default)}]"
+        help_line = (item.metadata["help"] + default).replace("%", "%%")
         if kind is bool:
             parser.add_argument(
                 f"--{item.name}", action=argparse.BooleanOptionalAction, default=item.default, help=help_line

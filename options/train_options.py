@@ -26,8 +26,8 @@ class TrainOptions(BaseOptions):
     arch: str = option(
         "u2net", "the network: u2net (44 million parameters) or u2netp (1.1)", choices=("u2net", "u2netp")
     )
-    fine_width: int = option(768, "training width, pixels", least=32)
-    fine_height: int = option(768, "training height, pixels", least=32)
+    fine_width: int = option(768, "training width, pixels", least=64)
+    fine_height: int = option(768, "training height, pixels", least=64)
     mean: float = option(0.5, "mean of the normalisation")
     std: float = option(0.5, "standard deviation of the normalisation", above=0)
     unet_checkpoint: str | None = option(

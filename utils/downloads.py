@@ -2,13 +2,13 @@
 
 import hashlib
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import gdown
 
 from utils import RunError
-from utils.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,19 @@ def fetch(download: Download, path: Path, *, first: str = "") -> None:
     if path.is_file() and sha256(path) == download.sha256:
         print(f"{path} is already here and its sum is right.")
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for address in filter(None, (first, *download.addresses)):
         print(f"Downloading {download.file_name} ({download.size / 1e6:.0f} MB) from {address}", flush=True)
         try:
-            with atomic_path(path) as part:
+            # In a folder of its own, since gdown leaves parts of files beside the one it is to write.
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+                part = Path(folder) / path.name
                 gdown.download(url=address, output=str(part), quiet=not sys.stderr.isatty(), timeout=30)
                 found = sha256(part)
                 if found != download.sha256:
                     raise RunError(f"expected sha256 {download.sha256}, found {found} in {part.stat().st_size:,} bytes")
+                part.replace(path)
             return
         # An address can fail in any of requests' and gdown's ways, and the next one is tried after all of them.
         except Exception as error:

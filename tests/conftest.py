@@ -1,0 +1,126 @@
+"""Small photos, weights and processes that the tests share."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import rle
+from data.classes import CLASSES
+from networks import U2NETP
+from utils.checkpoints import WeightsInfo, save_weights
+
+ROOT = Path(__file__).parent.parent
+CCP = ROOT.parent / "shared" / "ccp"
+
+needs_ccp = pytest.mark.skipif(not CCP.is_dir(), reason="the Clothing Co-Parsing photos are not beside the project")
+
+torch.set_num_threads(1)
+
+
+class PhotoFolder(NamedTuple):
+    images: Path
+    csv: Path
+    masks: dict[str, list[tuple[str, np.ndarray]]]  # photo name -> [(ClassId, mask)]
+
+
+def write_photos(folder: Path, count: int, size: tuple[int, int] = (60, 80)) -> PhotoFolder:
+    """Photos whose clothes are plain rectangles: a top (category 1) over trousers (6), or a dress (10)."""
+    images = folder / "train"
+    images.mkdir(parents=True)
+    draw = np.random.default_rng(count)
+    width, height = size
+    rows, masks = ["ImageId,EncodedPixels,Height,Width,ClassId"], {}
+    for number in range(count):
+        name = f"{number:03d}.png"
+        pixels = draw.integers(0, 255, (height, width, 3)).astype(np.uint8)
+        instances = []
+        boxes = (
+            [("10_3_4", 0.2, 0.9, (90, 90, 0))]
+            if number % 3 == 0
+            else [
+                ("1", 0.2, 0.5, (200, 0, 0)),
+                ("6_12", 0.5, 0.9, (0, 200, 0)),
+            ]
+        )
+        for class_id, top, bottom, rgb in boxes:
+            mask = np.zeros((height, width), dtype=bool)
+            mask[round(top * height) : round(bottom * height), width // 4 : width // 4 * 3] = True
+            pixels[mask] = rgb
+            instances.append((class_id, mask))
+            rows.append(f"{name},{rle.encode(mask)},{height},{width},{class_id}")
+        Image.fromarray(pixels).save(images / name)
+        masks[name] = instances
+    csv = folder / "train.csv"
+    csv.write_text("\n".join(rows) + "\n")
+    return PhotoFolder(images, csv, masks)
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> PhotoFolder:
+    return write_photos(tmp_path, 8)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """U2NETP for our classes with random weights that sees photos at 64 x 64."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    save_weights(path, U2NETP(3, len(CLASSES)).state_dict(), WeightsInfo("u2netp", CLASSES, (64, 64)))
+    return path
+
+
+def start(*arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a process with one thread and no GPU, as a user would from a shell."""
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"} | (env or {})
+    return subprocess.Popen(  # a session of its own, so that a launcher's children end with it
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        env=settings,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def run(*arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end."""
+    process = start(*arguments, cwd=cwd, env=env)
+    try:
+        output, errors = process.communicate(timeout=240)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def python(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, *arguments, env=env)
+
+
+TrainFlags = Callable[..., list[str]]
+
+
+@pytest.fixture
+def train_flags(photo_folder: PhotoFolder, tmp_path: Path) -> TrainFlags:
+    """Flags of a tiny training run, with more to add."""
+
+    def flags(*more: object) -> list[str]:
+        common = {
+            "image_folder": photo_folder.images, "df_path": photo_folder.csv, "arch": "u2netp", "unet_checkpoint": "",
+            "fine_width": 64, "fine_height": 64, "batchSize": 2, "nThreads": 0, "device": "cpu", "name": "run",
+            "save_dir": tmp_path / "results", "logs_dir": tmp_path / "logs",
+        }  # fmt: skip
+        return [f"--{name}={value}" for name, value in common.items()] + [str(flag) for flag in more]
+
+    return flags

@@ -1,0 +1,102 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CCP, PhotoFolder, needs_ccp
+
+from data import DataError, rle
+from data.annotations import Annotations, read_annotations
+from data.classes import class_of
+
+HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
+
+
+def index_of(tmp_path: Path, text: str | bytes) -> Annotations:
+    path = tmp_path / "train.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_annotations(path)
+
+
+def test_photos_and_masks_come_back(photo_folder: PhotoFolder) -> None:
+    index = read_annotations(photo_folder.csv)
+    assert list(index.names) == list(photo_folder.masks)
+    for number, (name, instances) in enumerate(photo_folder.masks.items()):
+        photo = index[number]
+        assert (photo.name, photo.height, photo.width) == (name, 80, 60)
+        assert [value for value, _ in photo.instances] == [class_of(int(c.split("_")[0])) for c, _ in instances]
+        for (_, text), (_, mask) in zip(photo.instances, instances, strict=True):
+            np.testing.assert_array_equal(rle.decode(text, mask.shape), mask)
+
+
+def test_rows_of_a_photo_need_not_stand_together_and_others_than_clothes_are_background(tmp_path: Path) -> None:
+    index = index_of(tmp_path, HEADER + "b.jpg,1 2,9,5,6\na.jpg,3 4,4,4,23_1\nb.jpg,5 6,9,5,0_12_44\na.jpg,,4,4,10\n")
+    assert list(index.names) == ["b.jpg", "a.jpg"]
+    assert index[0] == ("b.jpg", 9, 5, [(2, "1 2"), (1, "5 6")])
+    assert index[1] == ("a.jpg", 4, 4, [(3, "")])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffImageId,EncodedPixels,Height,Width,ClassId\r\nx.jpg,1 2,9,5,6\r\n\r\n",
+        'Width,ClassId,Extra,ImageId,EncodedPixels,Height\n5,6,"a, b",x.jpg,1 2,9',
+        '"ImageId","EncodedPixels","Height","Width","ClassId"\n"x.jpg","1 2","9","5","6"\n',
+    ],
+)
+def test_line_ends_quotes_and_columns_may_differ(tmp_path: Path, text: str) -> None:
+    assert index_of(tmp_path, text)[0] == ("x.jpg", 9, 5, [(2, "1 2")])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "expected the columns"),
+        ("ImageId,Height\n", "EncodedPixels, Width, ClassId missing"),
+        (HEADER, "only a header"),
+        (HEADER + "a.jpg,1 2,4,4,0\na.jpg,1 2,4,4\n", "line 3: expected 5 fields, found 4"),
+        (
+            HEADER + "a.jpg,1 2,4,4,0\na.jpg,1 2,4,4,46\n",
+            "line 3: category: expected a whole number from 0 to 45, found '46'",
+        ),
+        (HEADER + "a.jpg,1 2,4,4,shirt\n", "found 'shirt'"),
+        (HEADER + "a.jpg,1 2,4.5,4,0\n", "line 2: height"),
+        (HEADER + "a.jpg,1 2,4,0,0\n", "line 2: width"),
+        (HEADER + "a.jpg,1 2,4,4,0\nb.jpg,1 2,4,4,0\na.jpg,1 2,5,4,0\n", "line 4: expected one height"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        index_of(tmp_path, text)
+
+
+def test_a_worker_gets_positions_not_masks(tmp_path: Path) -> None:
+    mask = " ".join(["1 2"] * 5000)
+    index = index_of(tmp_path, HEADER + "".join(f"{number}.jpg,{mask},9,5,0\n" for number in range(200)))
+    assert (tmp_path / "train.csv").stat().st_size > 3e6
+    assert len(pickle.dumps(index)) < 30_000
+    assert index[199].instances == [(1, mask)]
+
+
+def test_selecting_keeps_photos_with_their_masks(photo_folder: PhotoFolder) -> None:
+    index = read_annotations(photo_folder.csv)
+    chosen = index.select(np.array([5, 0, 7]))
+    assert [chosen[number] for number in range(3)] == [index[5], index[0], index[7]]
+    assert [index.head(3)[number] for number in range(3)] == [index[0], index[1], index[2]]
+    assert len(index.head(99)) == len(index)
+
+
+def test_split_is_fixed_by_its_seed(photo_folder: PhotoFolder) -> None:
+    index = read_annotations(photo_folder.csv)
+    train, held_out = index.split(0.25, seed=1)
+    assert (len(train), len(held_out)) == (6, 2)
+    assert set(train.names) | set(held_out.names) == set(index.names)
+    assert list(index.split(0.25, seed=1)[1].names) == list(held_out.names)
+    assert any(list(index.split(0.25, seed=seed)[1].names) != list(held_out.names) for seed in range(2, 6))
+
+
+@needs_ccp
+def test_real_annotations() -> None:
+    index = read_annotations(CCP / "train.csv")
+    assert len(index) == 887
+    assert all(value in (1, 2, 3) for value, _ in index[0].instances)

@@ -1,0 +1,165 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks import ARCHITECTURES, U2NET, U2NETP
+from utils import RunError
+from utils.checkpoints import (
+    RunFolder,
+    WeightsInfo,
+    digest,
+    load_network,
+    random_state,
+    read_file,
+    restore_random_state,
+    save_weights,
+    state_dict_of,
+    transplant,
+)
+
+CLASSES = ("background", "upper body", "lower body", "full body")
+
+
+def load(path: Path, **settings: str) -> tuple[torch.nn.Module, WeightsInfo]:
+    return load_network(path, ARCHITECTURES, CLASSES, **settings)
+
+
+def saved(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_our_files_say_what_they_are(tmp_path: Path) -> None:
+    network = U2NETP(3, 4)
+    info = WeightsInfo("u2netp", CLASSES, (64, 96), 0.4, 0.3, 7, 0.5)
+    save_weights(tmp_path / "new" / "w.pth", network.state_dict(), info)
+    loaded, found = load(tmp_path / "new" / "w.pth")
+    assert found == info
+    assert type(loaded) is U2NETP
+    assert digest(loaded.state_dict()) == digest(network.state_dict())
+    assert not any(key.startswith("module.") for key in read_file(tmp_path / "new" / "w.pth")["state_dict"])
+
+
+@pytest.mark.parametrize("arch", [U2NET, U2NETP])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_released_checkpoints_load_with_and_without_prefix(tmp_path: Path, arch: type[U2NET], prefix: str) -> None:
+    state = arch(3, 4).state_dict()
+    path = saved(tmp_path / "w.pth", {prefix + key: value for key, value in state.items()})
+    network, info = load(path)
+    assert type(network) is arch
+    assert digest(network.state_dict()) == digest(state)
+    assert (info.size, info.mean, info.std) == ((768, 768), 0.5, 0.5)
+
+
+def test_a_prefix_is_not_cut_where_only_some_keys_have_it(tmp_path: Path) -> None:
+    state = dict(U2NETP(3, 4).state_dict())
+    state["module.side1.bias"] = state.pop("side1.bias")
+    with pytest.raises(RunError, match=r"w.pth: expected .* u2netp: 1 tensors missing, 1 too many"):
+        load(saved(tmp_path / "w.pth", state))
+
+
+def test_keys_that_only_begin_like_the_prefix_stay_whole() -> None:
+    # The original cut the first seven letters of every key.
+    tensor = torch.zeros(1)
+    assert list(state_dict_of({"modular.x": tensor, "module.y": tensor}, Path("f"))) == ["modular.x", "module.y"]
+    assert list(state_dict_of({"module.module.x": tensor}, Path("f"))) == ["module.x"]
+
+
+def test_missing_file_is_an_error_not_none(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"absent.pth: expected a weights file, found none"):
+        load(tmp_path / "absent.pth")
+    with pytest.raises(RunError, match="found a folder"):
+        load(tmp_path)
+
+
+def test_other_numbers_of_classes_and_other_networks_are_named(tmp_path: Path) -> None:
+    salient = saved(tmp_path / "salient.pth", U2NETP(3, 1).state_dict())
+    with pytest.raises(RunError, match=r"salient.pth: expected u2netp for 4 classes .* for 1; setup_model_weights.py"):
+        load(salient)
+    small = saved(tmp_path / "small.pth", U2NETP(3, 4).state_dict())
+    with pytest.raises(RunError, match=r"small.pth: expected u2net, found u2netp; give --arch u2netp"):
+        load(small, arch="u2net")
+    other = saved(tmp_path / "other.pth", torch.nn.Linear(2, 2).state_dict())
+    with pytest.raises(RunError, match=r"other.pth: expected the weights of u2net or u2netp, found 2 tensors"):
+        load(other)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("pwned"),))
+
+
+def test_nothing_but_tensors_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, write in enumerate((torch.save, lambda value, path: path.write_bytes(pickle.dumps(value)))):
+        path = tmp_path / f"{number}.pth"
+        write({"a": Malicious()}, path)
+        with pytest.raises(RunError, match="cannot be read safely"):
+            load(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>over quota</html>", b"PK\x03\x04 broken"])
+def test_what_is_no_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(RunError, match=r"w.pth: expected"):
+        load(tmp_path / "w.pth")
+    with pytest.raises(RunError, match=r"list.pth: expected a dictionary of tensors, found list"):
+        load(saved(tmp_path / "list.pth", [1]))
+    with pytest.raises(RunError, match=r"dict.pth: expected a state dict of tensors, found a, b"):
+        load(saved(tmp_path / "dict.pth", {"a": 1, "b": 2}))
+
+
+@pytest.mark.parametrize("arch", [U2NET, U2NETP])
+def test_surgery_moves_784_of_798_tensors(arch: type[U2NET]) -> None:
+    source, network = arch(3, 1).state_dict(), arch(3, 4)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    carried, stayed = transplant(source, network, Path("u2net.pth"))
+    assert (len(carried), len(stayed)) == (784, 14)
+    after = network.state_dict()
+    assert all(torch.equal(after[key], source[key]) for key in carried)
+    assert all(torch.equal(after[key], before[key]) for key in stayed)
+    assert {key.rsplit(".", 1)[0] for key in stayed} == {"outconv", *(f"side{level}" for level in range(1, 7))}
+
+
+def test_surgery_leaves_nothing_unsaid() -> None:
+    source = dict(U2NETP(3, 1).state_dict())
+    lacking = {key: value for key, value in source.items() if key != "stage1.rebnconvin.bn_s1.bias"}
+    with pytest.raises(RunError, match=r"u.pth: expected 784 .* 1 missing, 0 left over, 0 of another shape"):
+        transplant(lacking, U2NETP(3, 4), Path("u.pth"))
+    with pytest.raises(RunError, match=r"0 missing, 1 left over"):
+        transplant(source | {"extra": torch.zeros(1)}, U2NETP(3, 4), Path("u.pth"))
+    with pytest.raises(RunError, match=r"of another shape.*--arch"):
+        transplant(source, U2NET(3, 4), Path("u.pth"))
+
+
+def test_older_weights_are_pruned_and_the_best_ones_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    state = {"x": torch.zeros(1)}
+    folder.save_best(state, WeightsInfo("u2net", CLASSES, step=1))
+    for step in (9, 10, 11):
+        folder.save_step(state, WeightsInfo("u2net", CLASSES, step=step), keep=2)
+    names = sorted(path.name for path in folder.weights_folder.iterdir())
+    assert names == ["best_u2net.pth", "itr_00000010_u2net.pth", "itr_00000011_u2net.pth"]
+    folder.save_step(state, WeightsInfo("u2net", CLASSES, step=12), keep=0)
+    assert len(list(folder.weights_folder.iterdir())) == 4
+
+
+def test_results_are_neither_overwritten_nor_invented(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunError, match=r"--continue_train: expected the run .*, found none"):
+        folder.open(go_on=True)
+    assert folder.open(go_on=False) is None
+    folder.save_state({"step": 3})
+    assert folder.open(go_on=True) == {"step": 3}
+    with pytest.raises(RunError, match=r"--continue_train, or give this one another --name"):
+        folder.open(go_on=False)
+
+
+def test_random_state_comes_back() -> None:
+    state = random_state()
+    numbers = torch.rand(3)
+    restore_random_state(state)
+    assert torch.equal(torch.rand(3), numbers)

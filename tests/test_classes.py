@@ -1,0 +1,26 @@
+import csv
+
+import pytest
+from conftest import ROOT
+
+from data.classes import CATEGORIES, CLASSES, PALETTE, class_of
+
+
+def test_categories_are_those_of_imaterialist() -> None:
+    with (ROOT / "tests" / "facts" / "imaterialist_categories.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == list(CATEGORIES)
+    wanted = {"upperbody": "upper body", "lowerbody": "lower body", "wholebody": "full body"}
+    for row in rows:
+        # The original was off by one: vest became lower body, skirt full body, cape background.
+        assert CLASSES[class_of(int(row["id"]))] == wanted.get(row["supercategory"], "background"), row["name"]
+
+
+@pytest.mark.parametrize("category", [-1, 46])
+def test_other_ids_are_refused(category: int) -> None:
+    with pytest.raises(ValueError, match="from 0 to 45"):
+        class_of(category)
+
+
+def test_palette_is_the_original_one() -> None:
+    assert PALETTE == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))

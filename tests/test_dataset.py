@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CCP, PhotoFolder, needs_ccp
+from PIL import Image
+
+from data import DataError
+from data.annotations import read_annotations
+from data.dataset import Draw, LabelledPhotos, TrainingSquares
+from data.transforms import Augmentation
+
+
+def photos_of(folder: PhotoFolder) -> LabelledPhotos:
+    return LabelledPhotos(read_annotations(folder.csv), folder.images)
+
+
+def test_labels_fit_the_photo(photo_folder: PhotoFolder) -> None:
+    photo, labels = photos_of(photo_folder)[1]
+    assert photo.size == (60, 80)
+    assert labels.shape == (80, 60)
+    pixels = np.asarray(photo)
+    assert (pixels[labels == 1] == (200, 0, 0)).all()
+    assert (pixels[labels == 2] == (0, 200, 0)).all()
+
+
+def test_squares_need_not_be_square(photo_folder: PhotoFolder) -> None:
+    squares = TrainingSquares(photos_of(photo_folder), (64, 96), 0.5, 0.5)
+    photo, labels = squares[Draw(1, 0)]
+    assert photo.shape == (3, 96, 64)
+    assert labels.shape == (96, 64)
+    assert labels.dtype == torch.int64
+    assert labels[40, 32] == 1
+    assert labels[60, 32] == 2
+    torch.testing.assert_close(photo[:, 60, 32], torch.tensor([-1.0, 200 / 127.5 - 1, -1.0]))
+
+
+def test_a_crop_takes_the_same_part_of_photo_and_labels(photo_folder: PhotoFolder) -> None:
+    squares = TrainingSquares(photos_of(photo_folder), (64, 64), 0.5, 0.5, Augmentation(crop=0.6))
+    for seed in range(8):
+        photo, labels = squares[Draw(1, seed)]
+        assert (photo[0][labels == 1] > 0.3).float().mean() > 0.9
+        assert (photo[0][labels == 2] < -0.6).float().mean() > 0.9
+
+
+def test_missing_photos_are_counted(photo_folder: PhotoFolder) -> None:
+    (photo_folder.images / "003.png").unlink()
+    with pytest.raises(DataError, match=r"8 photos .* 1 not found, 003.png .* --image_folder"):
+        photos_of(photo_folder)
+
+
+def test_a_photo_of_another_size_is_refused(photo_folder: PhotoFolder) -> None:
+    Image.new("RGB", (61, 80)).save(photo_folder.images / "002.png")
+    with pytest.raises(DataError, match=r"002.png: expected 60 x 80 pixels .* found 61 x 80"):
+        photos_of(photo_folder)[2]
+
+
+def test_masks_drawn_on_the_stored_photo_fit_despite_exif(photo_folder: PhotoFolder) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 80), "red").save(photo_folder.images / "002.png", exif=exif)
+    Image.new("RGB", (80, 60), "red").save(photo_folder.images / "003.png", exif=exif)
+    for index in (2, 3):
+        assert photos_of(photo_folder)[index][0].size == (60, 80)
+
+
+def test_a_broken_mask_names_photo_and_file(photo_folder: PhotoFolder) -> None:
+    text = photo_folder.csv.read_text().splitlines()
+    text[1] = "000.png,1 999999,80,60,0"
+    photo_folder.csv.write_text("\n".join(text))
+    with pytest.raises(DataError, match=r"train.csv: a mask of 000.png cannot be read: expected runs within 1 to 4800"):
+        photos_of(photo_folder)[0]
+
+
+@needs_ccp
+def test_real_photos() -> None:
+    photos = LabelledPhotos(read_annotations(CCP / "train.csv").head(5), Path(CCP / "train"))
+    for index in range(5):
+        photo, labels = photos[index]
+        assert photo.size == labels.shape[::-1]
+        assert 0.02 < (labels > 0).mean() < 0.6

@@ -1,0 +1,45 @@
+"""The rules that keep the parts apart."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PARTS = ("options", "networks", "data", "utils")
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_do_not_import_one_another(part: str) -> None:
+    files = list((ROOT / part).glob("*.py"))
+    assert len(files) > 2
+    for path in files:
+        assert not imported(path) & (set(PARTS) - {part}), path
+
+
+def test_options_need_the_standard_library_only() -> None:
+    for path in (ROOT / "options").glob("*.py"):
+        assert imported(path) <= set(sys.stdlib_module_names) | {"options"}, path
+
+
+def test_networks_need_torch_only() -> None:
+    for path in (ROOT / "networks").glob("*.py"):
+        assert imported(path) <= set(sys.stdlib_module_names) | {"networks", "torch"}, path
+
+
+def test_only_scripts_see_options() -> None:
+    seers = {path.name for path in ROOT.glob("*.py") if "options" in imported(path)}
+    assert seers == {"train.py", "infer.py", "evaluate.py", "setup_model_weights.py"}

@@ -1,0 +1,190 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, python
+from PIL import Image
+
+import infer
+from data.classes import CLASSES, PALETTE
+from infer import Segmenter, best_weights
+from networks import U2NETP
+from utils import RunError
+from utils.checkpoints import WeightsInfo, save_weights
+
+
+def photo(path: Path, size: tuple[int, int] = (40, 30), **settings: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path, **settings)
+
+
+def flags(tmp_path: Path, weights: Path, *more: object) -> list[str]:
+    common = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", f"--checkpoint={weights}", "--device=cpu"]
+    return common + [str(flag) for flag in more]
+
+
+def masks(tmp_path: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    for path in sorted((tmp_path / "out").rglob("*")):
+        if path.is_file():
+            with Image.open(path) as mask:
+                assert (mask.format, mask.mode) == ("PNG", "P")
+                assert mask.getpalette()[:12] == [value for rgb in PALETTE for value in rgb]
+                assert np.asarray(mask).max() < 4
+                found[str(path.relative_to(tmp_path / "out"))] = mask.size
+    return found
+
+
+def test_folders_names_and_formats(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "b.jpeg", "c.JPG", "sub/d.webp", "sub/deep/e.bmp", "f.tif", "x.y.png", "no_ending"):
+        photo(tmp_path / "in" / name, format=None if "." in name else "PNG")
+    photo(tmp_path / "in" / ".hidden.jpg")
+    assert infer.main(flags(tmp_path, weights)) == 0
+    # The original made b.jpng of b.jpeg.
+    expected = ["a.png", "b.png", "c.png", "f.png", "no_ending.png", "sub/d.png", "sub/deep/e.png", "x.y.png"]
+    assert masks(tmp_path) == dict.fromkeys(expected, (40, 30))
+
+
+def test_names_that_would_meet_keep_their_endings(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        photo(tmp_path / "in" / name)
+    assert infer.main(flags(tmp_path, weights)) == 0
+    assert list(masks(tmp_path)) == ["a.jpg.png", "a.png.png", "b.png"]
+
+
+def test_what_cannot_be_read_is_skipped_and_said(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "z.jpg"):
+        photo(tmp_path / "in" / name)
+    (tmp_path / "in" / "broken.jpg").write_bytes((tmp_path / "in" / "a.jpg").read_bytes()[:300])
+    (tmp_path / "in" / "notes.txt").write_text("not a photo")
+    done = python("infer.py", *flags(tmp_path, weights, "--batch_size=2"))
+    assert done.returncode == 1
+    assert list(masks(tmp_path)) == ["a.png", "z.png"]
+    assert re.search(r"Skipped: .*broken.jpg: expected a picture", done.stderr)
+    assert re.search(r"Skipped: .*notes.txt: expected a picture", done.stderr)
+    assert "2 masks in" in done.stdout
+    assert "2 files skipped" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_exif_rotation_is_applied(tmp_path: Path, weights: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(tmp_path / "in" / "a.jpg", exif=exif)
+    assert infer.main(flags(tmp_path, weights)) == 0
+    assert masks(tmp_path) == {"a.png": (30, 40)}
+
+
+def test_one_file_as_input(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    assert infer.main([*flags(tmp_path, weights), f"--input={tmp_path / 'in' / 'a.jpg'}"]) == 0
+    assert list(masks(tmp_path)) == ["a.png"]
+
+
+def test_the_output_folder_may_lie_in_the_input_folder(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    for _ in range(2):
+        assert infer.main([*flags(tmp_path, weights), f"--output={tmp_path / 'in' / 'masks'}"]) == 0
+    assert [path.name for path in (tmp_path / "in" / "masks").iterdir()] == ["a.png"]
+
+
+def test_photos_are_never_overwritten(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    with pytest.raises(RunError, match=r"--output .*: expected another folder"):
+        infer.main([*flags(tmp_path, weights), f"--output={tmp_path / 'in'}"])
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--input=absent"], "--input absent: expected a folder of photos or one photo"),
+        (["--checkpoint=absent.pth"], "absent.pth: expected a weights file, found none"),
+        (["--device=mps" if not torch.backends.mps.is_available() else "--device=cuda:99"], "--device"),
+    ],
+)
+def test_mistakes_are_sentences(tmp_path: Path, weights: Path, more: list[str], message: str) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    done = python("infer.py", *flags(tmp_path, weights, *more))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(RunError, match="expected photos, found an empty folder"):
+        infer.main(flags(tmp_path, weights))
+
+
+def test_no_gradients_and_the_cpu_will_do(weights: Path) -> None:
+    segment = Segmenter.load(weights, device="cpu")
+    assert not any(parameter.requires_grad for parameter in segment.network.parameters())
+    assert not segment.network.training
+    seen = []
+    segment.network.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+    segment([Image.new("RGB", (70, 50))])
+    assert seen[0].grad_fn is None
+    assert seen[0].is_inference()
+
+
+def test_size_at_which_the_network_sees_a_photo(weights: Path) -> None:
+    portrait = Image.new("RGB", (50, 90), "navy")
+    for size, expected in (("auto", (64, 64)), ((96, 128), (128, 96)), ("native", (90, 50))):
+        segment = Segmenter.load(weights, device="cpu", size=size)
+        seen = []
+        segment.network.register_forward_hook(
+            lambda module, inputs, outputs, seen=seen: seen.append(inputs[0].shape[2:])
+        )
+        assert segment([portrait])[0].shape == (90, 50)
+        assert tuple(seen[0]) == expected
+
+
+def test_logits_are_resized_before_the_argmax(weights: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (37, 53, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    segment = Segmenter.load(weights, device="cpu")
+    square = torch.from_numpy(np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).copy()).permute(2, 0, 1)
+    with torch.no_grad():
+        logits = segment.network((square[None] / 255 - 0.5) / 0.5)[0]
+    up = torch.nn.functional.interpolate(logits, (37, 53), mode="bilinear", align_corners=False)
+    np.testing.assert_array_equal(segment([image])[0], up.argmax(1)[0].numpy())
+
+
+def test_batches_give_the_masks_of_single_photos(weights: Path) -> None:
+    draw = np.random.default_rng(0)
+    photos = [Image.fromarray(draw.integers(0, 255, (30 + n, 50, 3)).astype(np.uint8)) for n in range(4)]
+    segment = Segmenter.load(weights, device="cpu")
+    for together, alone in zip(segment(photos), (segment([one])[0] for one in photos), strict=True):
+        assert (together == alone).mean() > 0.999
+
+
+def test_the_best_weights_of_a_folder(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match=r"setup_model_weights.py --released"):
+        best_weights(tmp_path)
+    for name, iou in (("a", 0.5), ("b", 0.7), ("c", None)):
+        info = WeightsInfo("u2netp", CLASSES, (64, 64), mean_iou_clothes=iou)
+        save_weights(tmp_path / f"{name}.pth", U2NETP(3, 4).state_dict(), info)
+    (tmp_path / "broken.pth").write_text("no weights")
+    assert best_weights(tmp_path)[0].name == "b.pth"
+    assert "Left out: " in capsys.readouterr().err
+
+
+def test_the_bundled_weights_dress_the_bundled_photos(tmp_path: Path) -> None:
+    """What a newcomer does first. Where clothes must and must not be, read off the photos by eye."""
+    for name in ("astronaut.png", "grace_hopper.jpg"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "input_images" / name, tmp_path / "in")
+    bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+    assert infer.main(flags(tmp_path, bundled)) == 0
+    labels = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").iterdir()}
+    astronaut, hopper = labels["astronaut"], labels["grace_hopper"]
+    assert (astronaut[380:, 130:330] > 0).mean() > 0.8  # chest of the space suit
+    assert (astronaut[60:190, 190:270] == 0).mean() > 0.9  # face
+    assert (hopper[450:, 100:400] > 0).mean() > 0.8  # jacket
+    assert (hopper[160:300, 200:310] == 0).mean() > 0.9  # face

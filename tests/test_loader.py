@@ -1,0 +1,83 @@
+from itertools import chain, islice
+
+import pytest
+import torch
+from conftest import PhotoFolder
+
+from data import DataError
+from data.annotations import read_annotations
+from data.dataset import LabelledPhotos, TrainingSquares
+from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
+from data.transforms import Augmentation
+
+
+def take(count: int, photos: int = 10, **settings: int | bool) -> list[tuple[int, int]]:
+    return list(islice(EndlessSampler(photos, **({"seed": 0} | settings)), count))
+
+
+def order(count: int, photos: int = 10, **settings: int | bool) -> list[int]:
+    return [draw.photo for draw in take(count, photos, **settings)]
+
+
+def test_each_epoch_shows_every_photo_once_in_an_order_of_its_own() -> None:
+    stream = order(40)
+    epochs = [stream[start : start + 10] for start in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_the_seed_fixes_the_order() -> None:
+    assert take(30, seed=3) == take(30, seed=3)
+    assert order(10, seed=3) != order(10, seed=4)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_ranks_share_an_epoch_without_overlap(world_size: int) -> None:
+    count = 60 // world_size  # six epochs in all, though 10 is no multiple of 3 or 4
+    shares = [take(count, rank=rank, world_size=world_size) for rank in range(world_size)]
+    together = [draw for step in zip(*shares, strict=True) for draw in step]
+    assert together == take(60)
+    assert len({draw.seed for draw in together}) == 60  # no two draws, and so no two ranks, share a seed
+
+
+def test_it_can_start_in_the_middle() -> None:
+    assert take(20, start=17) == take(37)[17:]
+    halves = [take(6, rank=rank, world_size=2, start=8) for rank in range(2)]
+    assert [draw for step in zip(*halves, strict=True) for draw in step] == take(20)[8:]
+
+
+def test_order_of_the_file() -> None:
+    assert order(25, shuffle=False) == [*range(10), *range(10), *range(5)]
+
+
+def test_validation_shows_each_photo_once_over_all_ranks() -> None:
+    shares = [[draw.photo for draw in OneEpochSampler(7, rank=rank, world_size=3)] for rank in range(3)]
+    assert sorted(chain.from_iterable(shares)) == list(range(7))
+
+
+def squares_of(folder: PhotoFolder) -> TrainingSquares:
+    photos = LabelledPhotos(read_annotations(folder.csv), folder.images)
+    return TrainingSquares(photos, (64, 64), 0.5, 0.5, Augmentation(crop=0.5, flip=0.5, rotate=10, color=0.3))
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolder) -> None:
+    def first(workers: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        sampler = EndlessSampler(8, seed=0)
+        loader = make_loader(squares_of(photo_folder), sampler, batch_size=3, workers=workers, pin_memory=False)
+        return list(islice(batches(loader), 4))
+
+    for (photos, labels), (other_photos, other_labels) in zip(first(0), first(2), strict=True):
+        assert photos.shape == (3, 3, 64, 64)
+        assert labels.shape == (3, 64, 64)
+        assert torch.equal(photos, other_photos)
+        assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photo_that_cannot_be_read_is_named_without_a_trace(photo_folder: PhotoFolder, workers: int) -> None:
+    (photo_folder.images / "004.png").write_text("no photo")
+    loader = make_loader(squares_of(photo_folder), OneEpochSampler(8), batch_size=8, workers=workers, pin_memory=False)
+    with pytest.raises(DataError) as error:
+        list(batches(loader))
+    assert str(error.value).startswith(str(photo_folder.images / "004.png"))
+    assert "\n" not in str(error.value)

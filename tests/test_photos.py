@@ -1,0 +1,74 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import DataError
+from data.photos import load_photo
+
+RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
+RGB = np.stack((RAMP, RAMP[:, ::-1], np.full_like(RAMP, 60)), axis=2)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.png", "a.webp", "a.bmp", "a.tif", "without_ending"])
+def test_formats(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(RGB).save(path, format=None if "." in name else "PNG", **({"quality": 95} if "p" in name else {}))
+    photo = load_photo(path)
+    assert (photo.mode, photo.size) == ("RGB", (64, 48))
+    assert np.abs(np.asarray(photo).astype(int) - RGB).mean() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_come_upright(tmp_path: Path, orientation: int) -> None:
+    upright = Image.fromarray(RGB)
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that store it the way the tag says
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(np.asarray(load_photo(tmp_path / "a.png")), RGB)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "LA", "RGBA"])
+def test_modes(tmp_path: Path, mode: str) -> None:
+    name = "a.tif" if mode in ("CMYK", "YCbCr") else "a.png"
+    image = Image.fromarray(RGB).convert(mode)
+    image.save(tmp_path / name)
+    expected = np.asarray(image.convert("RGB")).astype(int)
+    photo = load_photo(tmp_path / name)
+    assert photo.mode == "RGB"
+    assert np.abs(np.asarray(photo) - expected).max() <= 1
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.tif")
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_array_equal(np.asarray(load_photo(tmp_path / name))[..., 1], RAMP)
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    alpha = np.zeros((48, 64), dtype=np.uint8)
+    alpha[:, :32] = 255
+    image = Image.fromarray(np.dstack((RGB, alpha)))
+    image.save(tmp_path / "a.png")
+    expected = RGB.copy()
+    expected[:, 32:] = 255
+    np.testing.assert_array_equal(np.asarray(load_photo(tmp_path / "a.png")), expected)
+    palette = Image.fromarray(RGB).quantize(8)
+    palette.save(tmp_path / "p.png", transparency=palette.getpixel((0, 0)))
+    assert load_photo(tmp_path / "p.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_is_no_photo_is_named(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.fromarray(RGB).save(content, format="JPEG")
+    for name, data in {"notes.txt": b"hello", "empty.jpg": b"", "half.jpg": content.getvalue()[:700]}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=f"{name}: expected a picture"):
+            load_photo(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        load_photo(tmp_path / "missing.jpg")

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from conftest import CCP, needs_ccp
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from data import rle
+from data.annotations import read_annotations
+
+masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+
+
+@given(masks)
+def test_decode_inverts_encode(mask: np.ndarray) -> None:
+    decoded = rle.decode(rle.encode(mask), mask.shape)
+    assert decoded.dtype == bool
+    np.testing.assert_array_equal(decoded, mask)
+
+
+@given(masks)
+def test_pycocotools_agrees(mask: np.ndarray) -> None:
+    counts = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    np.testing.assert_array_equal(rle.decode(rle.encode(mask), mask.shape), coco.decode(counts).astype(bool))
+    assert rle.area(rle.parse(rle.encode(mask), mask.shape)) == coco.area(counts)
+
+
+@given(masks)
+def test_box_size_is_that_of_the_mask(mask: np.ndarray) -> None:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    expected = (np.ptp(rows) + 1, np.ptp(columns) + 1) if len(rows) else (0, 0)
+    assert rle.box_size(rle.parse(rle.encode(mask), mask.shape), mask.shape[0]) == expected
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5)), max_size=8))
+def test_runs_in_any_order_and_over_one_another_are_joined(pairs: list[tuple[int, int]]) -> None:
+    expected = np.zeros(24, dtype=bool)
+    for first, length in pairs:
+        expected[first - 1 : first - 1 + length] = True
+    text = " ".join(f"{first} {length}" for first, length in pairs)
+    np.testing.assert_array_equal(rle.decode(text, (4, 6)), expected.reshape(6, 4).T)
+
+
+def test_positions_run_down_the_columns_from_one() -> None:
+    expected = np.array([[True, False, False], [True, True, False]])
+    np.testing.assert_array_equal(rle.decode("1 2 4 1", (2, 3)), expected)
+    assert rle.encode(expected) == "1 2 4 1"
+
+
+@pytest.mark.parametrize(
+    "text", ["1", "1 2 3", "a b", "0 2", "1 7", "6 2", "-1 2", "1 -2", "1.5 2", "99999999999999999999 1"]
+)
+def test_what_is_no_mask_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected .*, found"):
+        rle.decode(text, (2, 3))
+
+
+def test_painting_refuses_a_canvas_it_would_only_copy() -> None:
+    with pytest.raises(ValueError, match="column-major"):
+        rle.paint(np.zeros((2, 3)), rle.parse("1 2", (2, 3)), 1)
+
+
+@needs_ccp
+def test_pycocotools_agrees_on_real_masks() -> None:
+    index = read_annotations(CCP / "train.csv")
+    checked = 0
+    for number in range(0, len(index), 9):
+        photo = index[number]
+        shape = (photo.height, photo.width)
+        for _, text in photo.instances:
+            numbers = np.array(text.split(), dtype=np.int64)
+            starts, lengths = numbers[::2] - 1, numbers[1::2]
+            edges = np.stack((starts, starts + lengths), axis=1).ravel()
+            counts = np.diff(np.concatenate(([0], edges, [shape[0] * shape[1]]))).tolist()
+            theirs = coco.decode(coco.frPyObjects({"size": list(shape), "counts": counts}, *shape))
+            ours = rle.decode(text, shape)
+            np.testing.assert_array_equal(ours, theirs.astype(bool))
+            assert rle.encode(ours) == text
+            checked += 1
+    assert checked > 100

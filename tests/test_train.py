@@ -1,0 +1,249 @@
+"""Training as users run it: processes, folders and event files."""
+
+import json
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import PhotoFolder, TrainFlags, python, run, start, write_photos
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from data import DataError
+from networks import ARCHITECTURES
+from utils import RunError
+from utils.checkpoints import load_network, read_file
+
+CLASSES = ("background", "upper body", "lower body", "full body")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.launch"]
+LAUNCH += ["--nnodes=1", "--node_rank=0", "--nproc_per_node=2", "--use_env"]
+
+
+def state_of(folder: Path, name: str = "run") -> dict[str, Any]:
+    return read_file(folder / "results" / name / "training_state.pth")
+
+
+def assert_equal(first: Any, second: Any, where: str = "state") -> None:
+    """Equal to the last bit, through dictionaries and lists."""
+    assert type(first) is type(second), where
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert list(first) == list(second), where
+        for key, value in first.items():
+            assert_equal(value, second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for number, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_equal(one, other, f"{where}[{number}]")
+    else:
+        assert first == second, where
+
+
+def test_a_run_leaves_weights_state_options_and_curves(
+    train_flags: TrainFlags, photo_folder: PhotoFolder, tmp_path: Path
+) -> None:
+    validation = write_photos(tmp_path / "val", 5)
+    done = python(
+        "train.py",
+        *train_flags("--iter=4", "--save_freq=2", "--keep_checkpoints=1", "--print_freq=1", "--image_log_freq=2"),
+        *("--val_freq=2", f"--val_df_path={validation.csv}", f"--val_image_folder={validation.images}"),
+        *("--lr=0.003", "--lr_schedule=cosine", "--warmup=1", "--ema=0.9", "--accumulate=2", "--nThreads=1"),
+        *("--amp=bf16", "--channels_last", "--augment_flip=0.5", "--augment_rotate=5"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "* lr " in done.stdout
+    assert "(default: 0.001)" in done.stdout
+    assert "4/4" in done.stderr
+    assert "photos/s" in done.stderr
+
+    folder = tmp_path / "results" / "run"
+    assert json.loads((folder / "options.json").read_text())["lr"] == 0.003
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names[-1] == "itr_00000004_u2netp.pth"
+    assert names[:-1] in ([], ["best_u2netp.pth"])
+    _, info = load_network(folder / "checkpoints" / names[-1], ARCHITECTURES, CLASSES)
+    assert (info.step, info.size, info.arch) == (4, (64, 64), "u2netp")
+    state = state_of(tmp_path)
+    assert (state["step"], state["draws"]) == (4, 16)
+    # The original ignored its learning rate option. The last step of a cosine over 4 steps, 1 of them warm-up:
+    assert state["parts"]["optimizer"]["param_groups"][0]["lr"] == pytest.approx(
+        0.003 * (1 + np.cos(np.pi * 2 / 3)) / 2
+    )
+
+    events = EventAccumulator(str(tmp_path / "logs" / "run"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    tags = events.Tags()
+    assert {
+        "loss/total", "loss/fused", "optimizer/learning_rate", "optimizer/gradient_norm", "speed/photos_per_second",
+        "validation/mean_iou_clothes", "validation/iou_background", "validation/iou_upper_body", "validation/mean_iou",
+    } <= set(tags["scalars"])  # fmt: skip
+    assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3, 4]
+    assert [event.value for event in events.Scalars("optimizer/learning_rate")][:2] == pytest.approx([0.0015, 0.003])
+    assert {"training", "validation"} <= set(tags["images"])
+    grid = events.Images("validation")[0]
+    assert (grid.width, grid.height) == (3 * 68 + 4, 2 * 68 + 4)  # photo, truth, prediction of a batch of two
+
+
+def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path) -> None:
+    settings = ["--iter=6", "--save_freq=3", "--ema=0.9", "--lr_schedule=polynomial", "--accumulate=4"]
+    settings += [
+        "--augment_crop=0.5",
+        "--augment_flip=0.5",
+        "--augment_color=0.2",
+        "--val_fraction=0.25",
+        "--val_freq=3",
+    ]
+    whole = python("train.py", *train_flags(*settings, "--name=whole"))
+    assert whole.returncode == 0, whole.stderr
+
+    process = start(sys.executable, "train.py", *train_flags(*settings, "--name=parts"))
+    path = tmp_path / "results" / "parts" / "training_state.pth"
+    until = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert state_of(tmp_path, "parts")["step"] == 3
+
+    resumed = python("train.py", *train_flags(*settings, "--name=parts", "--continue_train"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "step 3 of 6" in resumed.stdout
+    assert_equal(state_of(tmp_path, "whole"), state_of(tmp_path, "parts"))
+    for name in ("itr_00000003_u2netp.pth", "itr_00000006_u2netp.pth"):
+        one, other = (
+            read_file(tmp_path / "results" / run_name / "checkpoints" / name) for run_name in ("whole", "parts")
+        )
+        assert_equal(one, other)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_then_leaves(train_flags: TrainFlags, tmp_path: Path, number: signal.Signals) -> None:
+    flags = train_flags("--iter=100000", "--print_freq=1", "--nThreads=1")
+    process = start(sys.executable, "train.py", *flags)
+    events = tmp_path / "logs" / "run"
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and not (tmp_path / "results/run/options.json").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert f"Stopped by {number.name} after step" in output
+    assert "--continue_train goes on" in output
+    assert "Traceback" not in errors
+    step = state_of(tmp_path)["step"]
+    assert step >= 1
+    assert (tmp_path / "results" / "run" / "checkpoints" / f"itr_{step:08d}_u2netp.pth").exists()
+    assert list(events.iterdir())
+
+
+WATCH_OPENED_FILES = """
+import os, sys
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".png"):
+        line = f"{os.environ.get('RANK', '0')} {os.path.basename(str(arguments[0]))}\\n"
+        os.write(log, line.encode())
+log = os.open(os.environ["OPENED"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.parametrize("launcher", [LAUNCH, TORCHRUN], ids=["launch", "torchrun"])
+def test_two_processes_share_every_epoch_and_end_with_equal_weights(
+    launcher: list[str], train_flags: TrainFlags, photo_folder: PhotoFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "sitecustomize.py").write_text(WATCH_OPENED_FILES)
+    opened = tmp_path / "opened.txt"
+    env = {"PYTHONPATH": str(tmp_path / "hooks"), "OPENED": str(opened)}
+    # 8 photos, 2 processes, batches of 2: two steps an epoch.
+    done = run(*launcher, "train.py", *train_flags("--iter=4", "--print_freq=1"), env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 process(es)") == 1  # the main one speaks for both
+
+    lines = [tuple(line.split()) for line in opened.read_text().splitlines()]
+    for rank in "01":
+        assert sum(line[0] == rank for line in lines) == 8
+    photos = sorted(photo_folder.masks)
+    shares = [[name for reader, name in lines if reader == rank] for rank in "01"]
+    for epoch in (slice(0, 4), slice(4, 8)):
+        assert sorted(shares[0][epoch] + shares[1][epoch]) == photos
+
+    state = state_of(tmp_path)
+    assert (state["step"], state["draws"]) == (4, 16)
+    # Each process took the sum of its own weights before saving; they differ if gradients were not exchanged.
+    assert len(state["weights_sha256"]) == 2
+    assert len(set(state["weights_sha256"])) == 1
+    assert len(state["random"]) == 2
+
+    resumed = run(*launcher, "train.py", *train_flags("--iter=5", "--continue_train"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert state_of(tmp_path)["draws"] == 20
+
+
+def test_results_are_not_overwritten(train_flags: TrainFlags, tmp_path: Path) -> None:
+    assert train.main(train_flags("--iter=1")) == 0
+    before = state_of(tmp_path)
+    again = python("train.py", *train_flags("--iter=2"))
+    assert again.returncode == 1
+    assert "--continue_train" in again.stderr
+    assert "another --name" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert_equal(before, state_of(tmp_path))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_path: Path) -> None:
+    done = python("train.py", *train_flags("--iter=50", "--lr=1e30", "--print_freq=4", "--clip_grad=0"))
+    assert done.returncode == 1
+    assert "expected a finite loss, found total" in done.stderr
+    assert "train.py: step " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "run" / "training_state.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--unet_checkpoint=absent.pth", "absent.pth: expected initial weights, found none"),
+        ("--continue_train", "--continue_train: expected the run"),
+        ("--df_path=absent.csv", "absent.csv: expected annotations, found no such file"),
+        ("--image_folder=absent", "--image_folder"),
+        ("--device=cuda:99", "GPU number 99, found"),
+        ("--distributed", "torchrun"),
+        ("--val_fraction=0.01", "--val_fraction 0.01: expected photos on both sides"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(flag: str, message: str, train_flags: TrainFlags, tmp_path: Path) -> None:
+    with pytest.raises((RunError, DataError), match=re.escape(message)):
+        train.main(train_flags("--iter=1", flag))
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_wrong_option_ends_with_code_2(train_flags: TrainFlags) -> None:
+    done = python("train.py", *train_flags("--lr=no"))
+    assert done.returncode == 2
+    assert "--lr: expected a number above 0, found 'no'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_training_learns(train_flags: TrainFlags, tmp_path: Path) -> None:
+    assert train.main(train_flags("--iter=60", "--print_freq=5", "--batchSize=4")) == 0
+    events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
+    losses = [event.value for event in events.Scalars("loss/total")]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_network_goes_on_from_given_weights(train_flags: TrainFlags, weights: Path, tmp_path: Path) -> None:
+    assert train.main(train_flags("--iter=1", "--lr=1e-12", f"--unet_checkpoint={weights}")) == 0
+    before, after = read_file(weights)["state_dict"], state_of(tmp_path)["parts"]["network"]
+    for key, value in before.items():
+        if value.ndim == 4:
+            torch.testing.assert_close(value, after[key], rtol=0, atol=1e-9)

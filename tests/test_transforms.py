@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.transforms import Augmentation, photo_to_tensor, squash_labels
+
+
+def test_photo_is_squashed_and_scaled_to_minus_one_to_one() -> None:
+    photo = Image.new("RGB", (30, 50), (0, 255, 51))
+    tensor = photo_to_tensor(photo, (16, 8), 0.5, 0.5)
+    assert tensor.shape == (3, 8, 16)
+    assert tensor.dtype == torch.float32
+    torch.testing.assert_close(tensor[:, 3, 3], torch.tensor([-1.0, 1.0, -0.6]))
+
+
+def test_resampling_is_pillows_bicubic() -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3)).astype(np.uint8))
+    expected = np.asarray(photo.resize((12, 20), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    found = photo_to_tensor(photo, (12, 20), 0.0, 1.0) * 255
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+
+
+def test_native_size_stays() -> None:
+    assert photo_to_tensor(Image.new("RGB", (30, 50)), None, 0.5, 0.5).shape == (3, 50, 30)
+
+
+def test_labels_do_not_mix_and_keep_width_and_height_apart() -> None:
+    labels = np.zeros((40, 20), dtype=np.uint8)
+    labels[:, 10:] = 3
+    small = squash_labels(labels, (8, 12))
+    assert small.shape == (12, 8)
+    assert set(np.unique(small)) == {0, 3}
+    assert (small[:, 4:] == 3).all()
+
+
+ALL = Augmentation(crop=0.5, flip=0.5, scale=0.3, rotate=20, shift=0.1, color=0.2)
+
+
+def scene() -> tuple[torch.Tensor, torch.Tensor]:
+    """A label map and a photo that shows it: class 1 is bright, the rest is dark."""
+    labels = torch.zeros(64, 64, dtype=torch.uint8)
+    labels[10:40, 5:30] = 1
+    return (labels * 200 + 20).expand(3, -1, -1).contiguous(), labels
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_photo_and_labels_change_together(seed: int) -> None:
+    geometry = Augmentation(flip=0.5, scale=0.3, rotate=20, shift=0.1)
+    pixels, labels = geometry(*scene(), seed)
+    inside = pixels[0][labels == 1].float()
+    outside = pixels[0][labels == 0].float()
+    assert (inside > 150).float().mean() > 0.97
+    assert (outside < 150).float().mean() > 0.97
+    assert set(labels.unique().tolist()) <= {0, 1}
+
+
+def test_a_change_depends_on_its_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = ALL(*scene(), 5)
+    state = torch.get_rng_state()
+    second = ALL(*scene(), 5)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert ALL.crop_box((30, 40), 5) == ALL.crop_box((30, 40), 5)
+    assert any(not torch.equal(first[0], ALL(*scene(), seed)[0]) for seed in range(6, 9))
+
+
+def test_nothing_changes_unless_asked_for() -> None:
+    pixels, labels = scene()
+    same = Augmentation()(pixels, labels, 3)
+    assert same[0] is pixels
+    assert same[1] is labels
+    assert Augmentation().crop_box((30, 40), 3) is None
+
+
+def test_crops_lie_within_the_photo_and_reach_the_share_asked_for() -> None:
+    boxes = [Augmentation(crop=0.6).crop_box((300, 400), seed) for seed in range(300)]
+    for left, upper, right, lower in boxes:
+        assert 0 <= left < right <= 300
+        assert 0 <= upper < lower <= 400
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) / 120_000 for box in boxes]
+    assert 0.15 < min(areas) < 0.2
+    assert max(areas) > 0.95
+
+
+def test_flip_mirrors_always_at_one() -> None:
+    pixels, labels = scene()
+    flipped = Augmentation(flip=1)(pixels, labels, 0)
+    assert torch.equal(flipped[0], pixels.flip(-1))
+    assert torch.equal(flipped[1], labels.flip(-1))
