@@ -51,6 +51,8 @@ class Training:
     def __init__(self, opt: TrainOptions, processes: Processes) -> None:
         self.opt, self.processes = opt, processes
         self.device = processes.device
+        if opt.amp == "fp16" and self.device.type != "cuda":
+            raise RunError(f"--amp fp16: expected a CUDA device, found {self.device}; take --amp bf16 or off")
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
         train_index, val_index = read_data(opt)

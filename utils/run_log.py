@@ -39,7 +39,10 @@ class RunLog:
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
         self._photos = 0
         self._clock = time.perf_counter()
-        self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None) if processes.is_main else None
+        self._board: Any = None
+        if processes.is_main:
+            purge = start + 1 if start else None
+            self._board = SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".from_{start}")
         self._bar = tqdm(
             total=steps,
             initial=start,

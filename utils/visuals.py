@@ -18,8 +18,8 @@ Palette = Sequence[tuple[int, int, int]]
 
 def save_mask(labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
     """Write a label map (H, W) uint8 as a palette PNG: pixel values are classes, shown in their colours."""
-    mask = Image.fromarray(labels, mode="P") if labels.size else Image.new("P", labels.shape[::-1])
-    mask.putpalette([value for colour in palette for value in colour])
+    mask = Image.fromarray(labels)
+    mask.putpalette([value for colour in palette for value in colour])  # makes a palette picture of a grey one
     with atomic_path(path) as part:
         mask.save(part, format="PNG", optimize=True)
 

@@ -1,0 +1,62 @@
+"""What the README tells people to type."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+from options import EvaluateOptions, InferOptions, SetupOptions, TrainOptions, parse
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = [
+    *re.findall(r"```bash\n(.*?)```", README, re.DOTALL),
+    *re.findall(r"^ +```bash\n(.*?) +```", README, re.DOTALL | re.M),
+]
+LINES = sorted({line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()})
+OPTIONS = {
+    "train.py": TrainOptions,
+    "infer.py": InferOptions,
+    "evaluate.py": EvaluateOptions,
+    "setup_model_weights.py": SetupOptions,
+}
+
+
+def test_every_script_is_shown() -> None:
+    for script in OPTIONS:
+        assert any(script in line for line in LINES)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if ".py" in line])
+def test_flags_exist(line: str) -> None:
+    for command in line.split("&&"):
+        words = shlex.split(command)
+        scripts = [number for number, word in enumerate(words) if word in OPTIONS]
+        for number in scripts:
+            parse(OPTIONS[words[number]], words[number + 1 :])
+
+
+def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
+    first = next(line for line in LINES if line.startswith("pip install -r requirements.txt"))
+    command = first.split("&&")[1].split()
+    assert command == ["python", "infer.py"]
+    for name in ("infer.py", "options", "networks", "data", "utils", "trained_checkpoint", "input_images"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    done = run(sys.executable, "infer.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "output_images").iterdir()) == ["astronaut.png", "grace_hopper.png"]
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_tree_is_complete() -> None:
+    for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("[a-z]*.py"), *(ROOT / "utils").glob("[a-z]*.py")]:
+        assert path.name in README, path

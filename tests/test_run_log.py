@@ -1,0 +1,94 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from utils import RunError
+from utils.distributed import Processes
+from utils.metrics import summarise
+from utils.run_log import RunLog
+
+CPU = torch.device("cpu")
+
+
+def note(log: RunLog, step: int, loss: float) -> None:
+    value = torch.tensor(loss)
+    log.step(step, total=value, fused=value / 2, grad_norm=value * 2, lr=0.1, photos=4)
+
+
+def read(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def test_an_entry_is_the_mean_since_the_last_one(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, Processes(CPU), start=0, steps=4, print_freq=2)
+    for step, loss in enumerate((1.0, 3.0, 5.0, 9.0), start=1):
+        note(log, step, loss)
+    log.close()
+    events = read(tmp_path)
+    assert [(event.step, event.value) for event in events.Scalars("loss/total")] == [(2, 2.0), (4, 7.0)]
+    assert [event.value for event in events.Scalars("loss/fused")] == [1.0, 3.5]
+    assert [event.value for event in events.Scalars("optimizer/gradient_norm")] == [4.0, 14.0]
+    assert all(event.value > 0 for event in events.Scalars("speed/photos_per_second"))
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_the_first_loss_that_is_not_finite_is_named(tmp_path: Path, loss: float) -> None:
+    log = RunLog(tmp_path, Processes(CPU), start=0, steps=9, print_freq=100)
+    for step, value in enumerate((1.0, loss, math.nan), start=1):
+        note(log, step, value)
+    with pytest.raises(RunError, match=f"step 2: expected a finite loss, found total {loss}"):
+        log.flush()
+    log.close()
+
+
+def test_a_resumed_run_hides_what_came_after_its_start(tmp_path: Path) -> None:
+    for start, losses in ((0, (1.0, 2.0, 3.0)), (1, (7.0, 8.0))):
+        log = RunLog(tmp_path, Processes(CPU), start=start, steps=3, print_freq=1)
+        for step, loss in enumerate(losses, start=start + 1):
+            note(log, step, loss)
+        log.close()
+    assert [(event.step, event.value) for event in read(tmp_path).Scalars("loss/total")] == [
+        (1, 1.0),
+        (2, 7.0),
+        (3, 8.0),
+    ]
+
+
+def test_validation_leaves_absent_classes_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path, Processes(CPU), start=0, steps=1, print_freq=1)
+    log.validation(
+        1,
+        summarise(
+            torch.tensor([[8, 1], [1, 0]]).new_zeros(4, 4) + torch.diag(torch.tensor([8, 2, 0, 0])),
+            ("background", "upper body", "lower body", "full body"),
+        ),
+    )
+    log.close()
+    assert "upper body 1.000, lower body -" in capsys.readouterr().out
+    tags = read(tmp_path).Tags()["scalars"]
+    assert "validation/iou_upper_body" in tags
+    assert "validation/iou_lower_body" not in tags
+
+
+def test_pictures_and_texts_come_back(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, Processes(CPU), start=0, steps=1, print_freq=1)
+    log.picture(3, "training", torch.full((3, 5, 7), 128, dtype=torch.uint8))
+    log.text("options", "lr 0.1")
+    log.close()
+    events = read(tmp_path)
+    picture = events.Images("training")[0]
+    assert (picture.step, picture.width, picture.height) == (3, 7, 5)
+    assert any("options" in tag for tag in events.Tags()["tensors"])
+
+
+def test_other_ranks_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path / "logs", Processes(CPU, rank=1, world_size=1), start=0, steps=2, print_freq=1)
+    note(log, 1, np.pi)
+    log.say("hello")
+    log.close()
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "logs").exists()
