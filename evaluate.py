@@ -20,7 +20,7 @@ from options import EvaluateOptions, describe, parse
 from utils import RunError
 from utils.files import atomic_path
 from utils.metrics import confusion_matrix, summarise
-from utils.script import run_script
+from utils.script import blame, run_script
 
 
 def evaluate(segment: Segmenter, photos: LabelledPhotos, batch_size: int = 1) -> dict[str, Any]:
@@ -62,10 +62,12 @@ def report(figures: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(EvaluateOptions, argv)
-    index = read_annotations(Path(opt.df_path))
+    with blame("--df_path", DataError):
+        index = read_annotations(Path(opt.df_path))
     if opt.max_dataset_size is not None:
         index = index.head(opt.max_dataset_size)
-    photos = LabelledPhotos(index, Path(opt.image_folder))
+    with blame("--image_folder", DataError):
+        photos = LabelledPhotos(index, Path(opt.image_folder))
     segment = Segmenter.load(Path(opt.checkpoint) if opt.checkpoint else None, device=opt.device)
     print(describe(opt))
     print(segment.describe())

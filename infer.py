@@ -142,13 +142,16 @@ def mask_paths(files: Sequence[Path], source: Path, output: Path) -> list[Path]:
     Files that differ in their ending only, a.jpg and a.webp, keep it: a.jpg.png and a.webp.png.
     """
     folder = source if source.is_dir() else source.parent
-    plain = [output / path.relative_to(folder).with_suffix(".png") for path in files]
-    # Some file systems take A.png and a.png for one.
-    count = Counter(str(path).lower() for path in plain)
-    return [
-        mask if count[str(mask).lower()] == 1 else mask.with_name(path.name + ".png")
-        for mask, path in zip(plain, files, strict=True)
-    ]
+    whole = [output / path.relative_to(folder).with_name(path.name + ".png") for path in files]
+    masks = [output / path.relative_to(folder).with_suffix(".png") for path in files]
+    while True:
+        # Some file systems take A.png and a.png for one.
+        count = Counter(str(mask).lower() for mask in masks)
+        meet = [number for number, mask in enumerate(masks) if count[str(mask).lower()] > 1 and mask != whole[number]]
+        if not meet:
+            return masks
+        for number in meet:
+            masks[number] = whole[number]
 
 
 def in_batches(files: Iterator[Path], size: int) -> Iterator[tuple[list[tuple[Path, Image.Image]], list[DataError]]]:

@@ -33,11 +33,11 @@ from utils.checkpoints import (
     restore_random_state,
 )
 from utils.distributed import Processes
-from utils.ema import make_ema
+from utils.ema import ExponentialMovingAverage
 from utils.metrics import confusion_matrix, summarise
 from utils.run_log import RunLog
 from utils.schedule import learning_rate
-from utils.script import run_script
+from utils.script import blame, run_script
 from utils.signals import StopRequest
 from utils.visuals import comparison
 
@@ -61,17 +61,15 @@ class Training:
         self.network = self._network(resumed is not None).to(self.device)
         if opt.channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self.ema = make_ema(self.network, opt.ema) if opt.ema else None
+        self.ema = ExponentialMovingAverage(self.network, opt.ema) if opt.ema else None
         self.loss = DeepSupervisionLoss().to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=opt.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=opt.weight_decay
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=opt.amp == "fp16")
-        self.parts: dict[str, Stateful] = {
-            "network": self.network,
-            "optimizer": self.optimizer,
-            "scaler": self.scaler,
-        }
+        self.parts: dict[str, Stateful] = {"network": self.network, "optimizer": self.optimizer}
+        if self.scaler.is_enabled():
+            self.parts["scaler"] = self.scaler
         if self.ema is not None:
             self.parts["ema"] = self.ema
         self.step = self.draws = 0
@@ -98,7 +96,12 @@ class Training:
             self.val_loader = self._loader(val_squares, share)
 
         self.log = RunLog(
-            Path(opt.logs_dir) / opt.name, processes, start=self.step, steps=opt.iter, print_freq=opt.print_freq
+            Path(opt.logs_dir) / opt.name,
+            processes,
+            start=self.step,
+            steps=opt.iter,
+            print_freq=opt.print_freq,
+            scaled=self.scaler.is_enabled(),
         )
         if processes.is_main:
             self.folder.folder.mkdir(parents=True, exist_ok=True)
@@ -132,8 +135,10 @@ class Training:
             shift=opt.augment_shift,
             color=opt.augment_color,
         )
+        with blame("--image_folder" if augment or not opt.val_image_folder else "--val_image_folder", DataError):
+            photos = LabelledPhotos(index, Path(image_folder))
         return TrainingSquares(
-            LabelledPhotos(index, Path(image_folder)),
+            photos,
             (opt.fine_width, opt.fine_height),
             opt.mean,
             opt.std,
@@ -152,7 +157,7 @@ class Training:
         if state["arch"] != self.opt.arch or set(state["parts"]) != set(self.parts):
             raise RunError(
                 f"{self.folder.state_path}: expected {self.opt.arch} with {', '.join(self.parts)}, found "
-                f"{state['arch']} with {', '.join(state['parts'])}; give the --arch and --ema it was started with"
+                f"{state['arch']} with {', '.join(state['parts'])}; give its own --arch, --ema and --amp"
             )
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
@@ -202,7 +207,7 @@ class Training:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update_parameters(self.network)
+            self.ema.update(self.network)
 
         self.step += 1
         self.latest_iou = None
@@ -284,11 +289,13 @@ class Training:
 
 def read_data(opt: TrainOptions) -> tuple[Annotations, Annotations | None]:
     """(training photos, validation photos or None)."""
-    photos = read_annotations(Path(opt.df_path))
+    with blame("--df_path", DataError):
+        photos = read_annotations(Path(opt.df_path))
     if opt.max_dataset_size is not None:
         photos = photos.head(opt.max_dataset_size)
     if opt.val_df_path:
-        return photos, read_annotations(Path(opt.val_df_path))
+        with blame("--val_df_path", DataError):
+            return photos, read_annotations(Path(opt.val_df_path))
     if not opt.val_fraction:
         return photos, None
     train, held_out = photos.split(opt.val_fraction, opt.seed)
@@ -304,19 +311,18 @@ def train(opt: TrainOptions, processes: Processes) -> int:
     """Run to the last step, or to a request to stop; returns the exit code."""
     with StopRequest() as stop:
         run = Training(opt, processes)
-        saved = run.step
         try:
             while run.step < opt.iter:
                 run.run_step()
-                stopping = processes.any(bool(stop.name))
-                if run.step % opt.val_freq == 0 or run.step == opt.iter:
+                validation_due = run.step % opt.val_freq == 0 or run.step == opt.iter
+                if validation_due and not processes.any(bool(stop.name)):
                     run.validate()
+                stopping = processes.any(bool(stop.name))
                 if run.step % opt.save_freq == 0 or run.step == opt.iter or stopping:
                     run.save()
-                    saved = run.step
                 if stopping and run.step < opt.iter:
                     run.log.say(
-                        f"Stopped by {stop.name or 'another process'} after step {saved}, all saved in "
+                        f"Stopped by {stop.name or 'another process'} after step {run.step}, all saved in "
                         f"{run.folder.folder}; --continue_train goes on from here."
                     )
                     return 1
@@ -329,10 +335,9 @@ def train(opt: TrainOptions, processes: Processes) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(TrainOptions, argv)
     processes = Processes.start(opt.device, opt.distributed)
-    try:
-        return train(opt, processes)
-    finally:
-        processes.stop()
+    code = train(opt, processes)
+    processes.stop()  # not after an error: the others may be waiting for this process, which has to say why it fails
+    return code
 
 
 if __name__ == "__main__":

@@ -98,8 +98,7 @@ def read_annotations(path: Path) -> Annotations:
     """
     if not path.is_file():
         raise DataError(
-            f"{path}: expected annotations, found no such file; name the CSV of iMaterialist (Fashion) 2019, or one in "
-            "its format, by --df_path"
+            f"{path}: expected annotations in the format of iMaterialist (Fashion) 2019, found no such file"
         )
     rows = list(_rows(path))
     if not rows:

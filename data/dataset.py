@@ -40,7 +40,7 @@ class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
         if missing:
             raise DataError(
                 f"{image_folder}: expected the {len(annotations)} photos of {annotations.path}, "
-                f"{len(missing)} not found, {missing[0]} for one; give the folder that holds them with --image_folder"
+                f"{len(missing)} not found, {missing[0]} for one"
             )
         self.annotations = annotations
         self.image_folder = image_folder
@@ -51,7 +51,10 @@ class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
     def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         record = self.annotations[index]
         path = self.image_folder / record.name
-        photo = load_photo(path)
+        try:
+            photo = load_photo(path)
+        except OSError as error:
+            raise DataError(f"{path}: expected a photo, found none that can be opened ({error.strerror})") from error
         if photo.size != (record.width, record.height):
             # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
             with Image.open(path) as stored:

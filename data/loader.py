@@ -1,5 +1,6 @@
 """Order of the photos, and batches."""
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 
@@ -96,6 +97,8 @@ def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent saves, then ends its workers by SIGTERM."""
+    """Let Ctrl-C and a launcher's SIGTERM reach the parent only, which saves and then ends its workers by SIGTERM."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # both signals go to a whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

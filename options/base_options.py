@@ -35,12 +35,20 @@ def option(
 
 @dataclass(frozen=True)
 class BaseOptions:
-    """Options of every script that runs a network. Edit the defaults here and below, or give flags."""
+    """Options that check themselves. Edit the defaults of a script in its file, or give flags."""
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
+
+@dataclass(frozen=True)
+class NetworkOptions(BaseOptions):
+    """Options of every script that runs a network."""
 
     device: str = option("auto", "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps")
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise OptionError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {self.device!r}")
 
@@ -54,7 +62,7 @@ def option_types(cls: type) -> dict[str, tuple[type, bool]]:
     return types
 
 
-def check_fields(options: Any) -> None:
+def _check_fields(options: BaseOptions) -> None:
     """Check type, choices and limits of every field, as declared. Raises OptionError."""
     for item in fields(options):
         value = getattr(options, item.name)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from options.base_options import BaseOptions, option
+from options.base_options import NetworkOptions, option
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(BaseOptions):
+class EvaluateOptions(NetworkOptions):
     """Measure IoU per class on labelled photos, at the photos' own resolution."""
 
     checkpoint: str = option("", "weights file [the best one in trained_checkpoint/]")

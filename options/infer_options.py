@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from options.base_options import BaseOptions, OptionError, option
+from options.base_options import NetworkOptions, OptionError, option
 
 
 @dataclass(frozen=True)
-class InferOptions(BaseOptions):
+class InferOptions(NetworkOptions):
     """Draw a coloured clothes mask for every photo of a folder."""
 
     input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")

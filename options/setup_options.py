@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from options.base_options import OptionError, check_fields, option
+from options.base_options import BaseOptions, OptionError, option
 
 
 @dataclass(frozen=True)
-class SetupOptions:
+class SetupOptions(BaseOptions):
     """Turn the original U2-Net weights into initial weights for clothes, or fetch the released clothes weights."""
 
     arch: str = option("u2net", "the network: u2net or u2netp", choices=("u2net", "u2netp"))
@@ -18,7 +18,7 @@ class SetupOptions:
     seed: int = option(0, "seed of the tensors that start from random numbers", least=0)
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.released and self.source:
             raise OptionError("--released and --source: expected one of the two, found both")
         if self.released and self.arch != "u2net":

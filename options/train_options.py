@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from options.base_options import SURGERY_WEIGHTS, BaseOptions, OptionError, option
+from options.base_options import SURGERY_WEIGHTS, NetworkOptions, OptionError, option
 
 
 @dataclass(frozen=True)
-class TrainOptions(BaseOptions):
+class TrainOptions(NetworkOptions):
     """Train U2NET or U2NETP on photos with iMaterialist (Fashion) annotations.
 
     The defaults are the original system's recipe.

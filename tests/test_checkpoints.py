@@ -101,7 +101,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>over quota</html>", b"PK\x03\x04 broken"])
+@pytest.mark.parametrize("content", [b"", b"<html>over quota</html>", b"PK\x03\x04 broken", b"PK"])
 def test_what_is_no_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(RunError, match=r"w.pth: expected"):
@@ -133,6 +133,22 @@ def test_surgery_leaves_nothing_unsaid() -> None:
         transplant(source | {"extra": torch.zeros(1)}, U2NETP(3, 4), Path("u.pth"))
     with pytest.raises(RunError, match=r"of another shape.*--arch"):
         transplant(source, U2NET(3, 4), Path("u.pth"))
+
+
+def test_weights_of_a_later_format_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", U2NETP(3, 4).state_dict(), WeightsInfo("u2netp", CLASSES))
+    content = read_file(tmp_path / "w.pth") | {"format": "cloth-segmentation weights 2"}
+    with pytest.raises(RunError, match=r"weights 1', found 'cloth-segmentation weights 2'"):
+        load(saved(tmp_path / "w.pth", content))
+
+
+def test_leftovers_of_a_killed_run_are_no_results(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.weights_folder.mkdir()
+    leftover = folder.weights_folder / ".itr_00000010_u2net.pth.x1.part"
+    leftover.touch()
+    assert folder.open(go_on=False) is None
+    assert not leftover.exists()
 
 
 def test_older_weights_are_pruned_and_the_best_ones_kept(tmp_path: Path) -> None:

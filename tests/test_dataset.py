@@ -46,7 +46,7 @@ def test_a_crop_takes_the_same_part_of_photo_and_labels(photo_folder: PhotoFolde
 
 def test_missing_photos_are_counted(photo_folder: PhotoFolder) -> None:
     (photo_folder.images / "003.png").unlink()
-    with pytest.raises(DataError, match=r"8 photos .* 1 not found, 003.png .* --image_folder"):
+    with pytest.raises(DataError, match=r"8 photos .* 1 not found, 003.png for one"):
         photos_of(photo_folder)
 
 

@@ -32,6 +32,13 @@ def test_launcher_and_option_must_agree(monkeypatch: pytest.MonkeyPatch) -> None
     assert Processes.start("cpu", distributed=False).world_size == 1
 
 
+def test_one_gpu_cannot_serve_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="--device cuda:1: expected cuda or cpu for several processes"):
+        Processes.start("cuda:1")
+
+
 def test_devices() -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in ("cpu", "cuda", "mps")

@@ -56,6 +56,13 @@ def test_names_that_would_meet_keep_their_endings(tmp_path: Path, weights: Path)
     assert list(masks(tmp_path)) == ["a.jpg.png", "a.png.png", "b.png"]
 
 
+def test_no_two_photos_share_a_mask(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "a.jpg.png", "a.webp", "A.bmp", "b.jpg"):
+        photo(tmp_path / "in" / name)
+    assert infer.main(flags(tmp_path, weights)) == 0
+    assert list(masks(tmp_path)) == ["A.bmp.png", "a.jpg.png", "a.jpg.png.png", "a.webp.png", "b.png"]
+
+
 def test_what_cannot_be_read_is_skipped_and_said(tmp_path: Path, weights: Path) -> None:
     for name in ("a.jpg", "z.jpg"):
         photo(tmp_path / "in" / name)

@@ -74,9 +74,16 @@ def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolde
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_photo_that_cannot_be_read_is_named_without_a_trace(photo_folder: PhotoFolder, workers: int) -> None:
-    (photo_folder.images / "004.png").write_text("no photo")
-    loader = make_loader(squares_of(photo_folder), OneEpochSampler(8), batch_size=8, workers=workers, pin_memory=False)
+@pytest.mark.parametrize("content", ["no photo", None])
+def test_a_photo_that_cannot_be_read_is_named_without_a_trace(
+    photo_folder: PhotoFolder, workers: int, content: str | None
+) -> None:
+    squares = squares_of(photo_folder)
+    if content is None:
+        (photo_folder.images / "004.png").unlink()
+    else:
+        (photo_folder.images / "004.png").write_text(content)
+    loader = make_loader(squares, OneEpochSampler(8), batch_size=8, workers=workers, pin_memory=False)
     with pytest.raises(DataError) as error:
         list(batches(loader))
     assert str(error.value).startswith(str(photo_folder.images / "004.png"))

@@ -32,6 +32,33 @@ def test_photos_come_upright(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(np.asarray(load_photo(tmp_path / "a.png")), RGB)
 
 
+def test_strange_tags_beside_the_orientation_do_no_harm(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    start = data.index(b"\x01\x12")  # the orientation's entry: tag, type, count, value
+    entry = data[start : start + 12]
+    assert entry[2:8] == b"\x00\x03\x00\x00\x00\x01"
+    twice = (
+        data[: start - 2]
+        + b"\x00\x02"
+        + entry
+        + b"\xff\xfe\x00\x0b\xff\xff\xff\xff\xff\xff\xff\xff"
+        + data[start + 12 :]
+    )
+    length = data.index(b"\xff\xe1") + 2
+    size = int.from_bytes(data[length : length + 2], "big") + 12
+    (tmp_path / "a.jpg").write_bytes(twice[:length] + size.to_bytes(2, "big") + twice[length + 2 :])
+    assert load_photo(tmp_path / "a.jpg").size == (48, 64)
+
+
+def test_floating_point_pictures_are_refused_by_name(tmp_path: Path) -> None:
+    Image.fromarray(RAMP.astype(np.float32) / 255).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match=r"f.tif: .*8 or 16 bits"):
+        load_photo(tmp_path / "f.tif")
+
+
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "RGBA"])
 def test_modes(tmp_path: Path, mode: str) -> None:
     name = "a.tif" if mode == "CMYK" else "a.png"

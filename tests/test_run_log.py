@@ -40,9 +40,22 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path: Path, loss: float)
     log = RunLog(tmp_path, Processes(CPU), start=0, steps=9, print_freq=100)
     for step, value in enumerate((1.0, loss, math.nan), start=1):
         note(log, step, value)
-    with pytest.raises(RunError, match=f"step 2: expected a finite loss, found total {loss}"):
+    with pytest.raises(RunError, match=f"step 2: expected a finite loss and gradient, found total {loss}"):
         log.flush()
     log.close()
+
+
+def test_a_gradient_that_is_not_finite_counts_too(tmp_path: Path) -> None:
+    one, gradient = torch.tensor(1.0), torch.tensor(math.nan)
+    for scaled in (False, True):
+        log = RunLog(tmp_path, Processes(CPU), start=0, steps=9, print_freq=100, scaled=scaled)
+        log.step(1, total=one, fused=one, grad_norm=gradient, lr=0.1, photos=4)
+        if scaled:  # a gradient scaler has left that step out
+            log.flush()
+        else:
+            with pytest.raises(RunError, match="gradient norm nan"):
+                log.flush()
+        log.close()
 
 
 def test_a_resumed_run_hides_what_came_after_its_start(tmp_path: Path) -> None:

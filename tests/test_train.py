@@ -1,6 +1,7 @@
 """Training as users run it: processes, folders and event files."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -132,7 +133,7 @@ def test_a_signal_saves_then_leaves(train_flags: TrainFlags, tmp_path: Path, num
     while process.poll() is None and time.monotonic() < until and not (tmp_path / "results/run/options.json").exists():
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does, and as schedulers do
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert f"Stopped by {number.name} after step" in output
@@ -183,9 +184,28 @@ def test_two_processes_share_every_epoch_and_end_with_equal_weights(
     assert len(set(state["weights_sha256"])) == 1
     assert len(state["random"]) == 2
 
-    resumed = run(*launcher, "train.py", *train_flags("--iter=5", "--continue_train"))
+
+def test_two_processes_stop_and_go_on_exactly(train_flags: TrainFlags, tmp_path: Path) -> None:
+    settings = ["--iter=8", "--print_freq=1", "--nThreads=1", "--accumulate=2", "--ema=0.9", "--augment_flip=0.5"]
+    settings += ["--val_fraction=0.4", "--val_freq=5", "--lr_schedule=cosine"]
+    whole = run(*TORCHRUN, "train.py", *train_flags(*settings, "--name=whole"))
+    assert whole.returncode == 0, whole.stderr
+
+    process = start(*TORCHRUN, "train.py", *train_flags(*settings, "--name=parts"))
+    best = tmp_path / "results" / "parts" / "options.json"
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and not best.exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)  # torchrun passes it on
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Stopped by SIGTERM after step" in output, errors
+    assert 0 < state_of(tmp_path, "parts")["step"] < 8
+
+    resumed = run(*TORCHRUN, "train.py", *train_flags(*settings, "--name=parts", "--continue_train"))
     assert resumed.returncode == 0, resumed.stderr
-    assert state_of(tmp_path)["draws"] == 20
+    assert_equal(state_of(tmp_path, "whole"), state_of(tmp_path, "parts"))
 
 
 def test_results_are_not_overwritten(train_flags: TrainFlags, tmp_path: Path) -> None:
@@ -202,7 +222,7 @@ def test_results_are_not_overwritten(train_flags: TrainFlags, tmp_path: Path) ->
 def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_path: Path) -> None:
     done = python("train.py", *train_flags("--iter=50", "--lr=1e30", "--print_freq=4", "--clip_grad=0"))
     assert done.returncode == 1
-    assert "expected a finite loss, found total" in done.stderr
+    assert "expected a finite loss and gradient, found total" in done.stderr
     assert "train.py: step " in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results" / "run" / "training_state.pth").exists()
@@ -213,8 +233,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_pa
     [
         ("--unet_checkpoint=absent.pth", "absent.pth: expected initial weights, found none"),
         ("--continue_train", "--continue_train: expected the run"),
-        ("--df_path=absent.csv", "absent.csv: expected annotations, found no such file"),
-        ("--image_folder=absent", "--image_folder"),
+        ("--df_path=absent.csv", "--df_path: absent.csv: expected annotations"),
+        ("--image_folder=absent", "--image_folder: absent: expected the 8 photos"),
+        ("--val_df_path=absent.csv", "--val_df_path: absent.csv: expected annotations"),
         ("--device=cuda:99", "GPU number 99, found"),
         ("--distributed", "torchrun"),
         ("--val_fraction=0.01", "--val_fraction 0.01: expected photos on both sides"),

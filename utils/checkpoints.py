@@ -7,7 +7,6 @@ plain values is ever unpickled.
 """
 
 import hashlib
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +71,10 @@ def load_network(
         )
     info = WeightsInfo(found_arch, tuple(classes))
     if "format" in content:
+        if content["format"] != FORMAT:
+            raise RunError(
+                f"{path}: expected {FORMAT!r}, found {content['format']!r}; it needs another version of this"
+            )
         stated = {name: content[name] for name in WeightsInfo.__dataclass_fields__ if name in content}
         info = WeightsInfo(**{**stated, "classes": tuple(stated["classes"]), "size": tuple(stated["size"])})
         if info.classes != tuple(classes):
@@ -93,7 +96,9 @@ def read_file(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: expected a weights file, found none") from None
     except IsADirectoryError:
         raise RunError(f"{path}: expected a weights file, found a folder") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # a broken file makes the unpickler raise nearly anything
         raise RunError(
             f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
@@ -197,6 +202,8 @@ class RunFolder:
         Raises:
             RunError: the run would overwrite another's results, or there is nothing to go on from.
         """
+        for unfinished in self.folder.glob("**/.*.part"):
+            unfinished.unlink()  # a killed run's
         if go_on:
             if self.state_path.exists():
                 return read_file(self.state_path)

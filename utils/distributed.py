@@ -49,6 +49,8 @@ class Processes:
                 raise RunError("--no-distributed: expected one process, found a launcher that started several")
             return cls(pick_device(device))
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if ":" in device and world_size > 1:
+            raise RunError(f"--device {device}: expected cuda or cpu for several processes, found one GPU for all")
         own = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if own.type == "cuda":
             torch.cuda.set_device(own)

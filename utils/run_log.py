@@ -30,10 +30,14 @@ class RunLog:
         start: steps that earlier runs have done. Later entries of theirs are hidden.
         steps: of the whole run.
         print_freq: steps between two entries.
+        scaled: gradients may overflow, since a gradient scaler leaves out such steps (fp16).
     """
 
-    def __init__(self, folder: Path, processes: Processes, *, start: int, steps: int, print_freq: int) -> None:
+    def __init__(
+        self, folder: Path, processes: Processes, *, start: int, steps: int, print_freq: int, scaled: bool = False
+    ) -> None:
         self.processes = processes
+        self.scaled = scaled
         self.print_freq = print_freq
         self.smoothed = math.nan
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
@@ -41,8 +45,7 @@ class RunLog:
         self._clock = time.perf_counter()
         self._board: Any = None
         if processes.is_main:
-            purge = start + 1 if start else None
-            self._board = SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".from_{start}")
+            self._board = SummaryWriter(str(folder), purge_step=start + 1, filename_suffix=f".from_{start}")
         self._bar = tqdm(
             total=steps,
             initial=start,
@@ -64,7 +67,7 @@ class RunLog:
             photos: seen in this step by all processes.
 
         Raises:
-            RunError: a loss is not finite.
+            RunError: a loss or a gradient is not finite.
         """
         numbers = torch.stack((total.detach(), fused.detach(), grad_norm.detach()))
         self._waiting.append((step, numbers, {"learning_rate": lr}))
@@ -79,9 +82,9 @@ class RunLog:
             return
         numbers = self.processes.sum(torch.stack([entry[1] for entry in self._waiting])) / self.processes.world_size
         for (step, _, _), (total, fused, grad_norm) in zip(self._waiting, numbers.tolist(), strict=True):
-            if not (math.isfinite(total) and math.isfinite(fused)):
+            if not (math.isfinite(total) and math.isfinite(fused) and (self.scaled or math.isfinite(grad_norm))):
                 raise RunError(
-                    f"step {step}: expected a finite loss, found total {total}, fused output {fused}, "
+                    f"step {step}: expected a finite loss and gradient, found total {total}, fused output {fused}, "
                     f"gradient norm {grad_norm}; nothing was saved since. Try a lower --lr, a --warmup, or --amp off"
                 )
             self.smoothed = total if math.isnan(self.smoothed) else SMOOTHING * self.smoothed + (1 - SMOOTHING) * total

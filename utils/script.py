@@ -2,9 +2,23 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+
+import torch
+
+from utils import RunError
+
+
+@contextmanager
+def blame(flag: str, *expected: type[Exception]) -> Iterator[None]:
+    """Name the flag whose value is behind an error: library code does not know of flags."""
+    try:
+        yield
+    except expected as error:
+        raise RunError(f"{flag}: {error}") from error
 
 
 def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
@@ -16,6 +30,9 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        print(f"{script}: {reason} Take smaller batches, a smaller size, or --device cpu.", file=sys.stderr)
     except failures as error:
         print(f"{script}: {error}", file=sys.stderr)
     sys.exit(1)
