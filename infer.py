@@ -28,7 +28,7 @@ from options import InferOptions, describe, parse
 from utils import RunError
 from utils.checkpoints import WeightsInfo, load_network
 from utils.devices import pick_device
-from utils.script import run_script
+from utils.script import blame, run_script
 from utils.visuals import save_mask
 
 TRAINED = Path("trained_checkpoint")
@@ -86,7 +86,10 @@ class Segmenter:
 
 
 def load(path: Path) -> tuple[nn.Module, WeightsInfo]:
-    return load_network(path, ARCHITECTURES, CLASSES)
+    network, info = load_network(path, ARCHITECTURES, CLASSES)
+    if info.step == 0:
+        raise RunError(f"{path}: expected trained weights, found initial ones, whose head is random; train them first")
+    return network, info
 
 
 def best_weights(folder: Path) -> tuple[Path, nn.Module, WeightsInfo]:
@@ -171,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     source, output = Path(opt.input), Path(opt.output)
     files = list_files(source, output)
     masks = dict(zip(files, mask_paths(files, source, output), strict=True))
+    with blame(f"--output {output}: expected a folder that can be written", OSError):
+        output.mkdir(parents=True, exist_ok=True)
     segment = Segmenter.load(Path(opt.checkpoint) if opt.checkpoint else None, device=opt.device, size=opt.network_size)
     print(describe(opt))
     print(segment.describe())

@@ -16,7 +16,7 @@ from options import SetupOptions, parse
 from options.base_options import SURGERY_WEIGHTS
 from utils import RunError
 from utils.checkpoints import WeightsInfo, load_network, read_file, save_weights, state_dict_of, transplant
-from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, fetch
+from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, fetch
 from utils.script import run_script
 
 
@@ -26,11 +26,11 @@ def operate(opt: SetupOptions) -> None:
     source = Path(opt.source)
     if not opt.source:
         source = output.parent / ORIGINAL_WEIGHTS[opt.arch].file_name
-        fetch(ORIGINAL_WEIGHTS[opt.arch], source, first=opt.address)
+        _fetch(ORIGINAL_WEIGHTS[opt.arch], source, opt.address, "--source FILE takes one that is elsewhere, ")
     torch.manual_seed(opt.seed)
     network = ARCHITECTURES[opt.arch](3, len(CLASSES))
     carried, stayed = transplant(state_dict_of(read_file(source), source), network, source)
-    save_weights(output, network.state_dict(), WeightsInfo(opt.arch, CLASSES))
+    save_weights(output, network.state_dict(), WeightsInfo(opt.arch, CLASSES, step=0))
     if opt.list_tensors:
         print("\n".join([f"carried over  {name}" for name in carried] + [f"random        {name}" for name in stayed]))
     total = len(carried) + len(stayed)
@@ -42,9 +42,16 @@ def operate(opt: SetupOptions) -> None:
 def fetch_released(opt: SetupOptions) -> None:
     """Download the clothes weights of the original system and see that they load."""
     output = Path(opt.output or f"trained_checkpoint/{RELEASED_WEIGHTS.file_name}")
-    fetch(RELEASED_WEIGHTS, output, first=opt.address)
+    _fetch(RELEASED_WEIGHTS, output, opt.address)
     _, info = load_network(output, ARCHITECTURES, CLASSES)
     print(f"{output}: {info.arch} for {', '.join(info.classes)}")
+
+
+def _fetch(download: Download, path: Path, address: str, more: str = "") -> None:
+    try:
+        fetch(download, path, first=address)
+    except RunError as error:
+        raise RunError(f"{error}\n{more}--address URL tries another address.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -159,6 +159,8 @@ class Training:
                 f"{self.folder.state_path}: expected {self.opt.arch} with {', '.join(self.parts)}, found "
                 f"{state['arch']} with {', '.join(state['parts'])}; give its own --arch, --ema and --amp"
             )
+        if state["step"] > self.opt.iter:
+            raise RunError(f"--iter {self.opt.iter}: expected more than the {state['step']} steps done, found fewer")
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.step, self.draws, self.best = state["step"], state["draws"], state["best"]

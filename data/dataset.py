@@ -36,6 +36,8 @@ class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
     """
 
     def __init__(self, annotations: Annotations, image_folder: Path) -> None:
+        if not image_folder.is_dir():
+            raise DataError(f"{image_folder}: expected the folder of the photos, found none")
         missing = [name for name in annotations.names if not (image_folder / name).is_file()]
         if missing:
             raise DataError(

@@ -75,7 +75,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """U2NETP for our classes with random weights that sees photos at 64 x 64."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "small.pth"
-    save_weights(path, U2NETP(3, len(CLASSES)).state_dict(), WeightsInfo("u2netp", CLASSES, (64, 64)))
+    save_weights(path, U2NETP(3, len(CLASSES)).state_dict(), WeightsInfo("u2netp", CLASSES, (64, 64), step=1))
     return path
 
 

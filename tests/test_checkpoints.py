@@ -76,7 +76,7 @@ def test_missing_file_is_an_error_not_none(tmp_path: Path) -> None:
 
 def test_other_numbers_of_classes_and_other_networks_are_named(tmp_path: Path) -> None:
     salient = saved(tmp_path / "salient.pth", U2NETP(3, 1).state_dict())
-    with pytest.raises(RunError, match=r"salient.pth: expected u2netp for 4 classes .* for 1; setup_model_weights.py"):
+    with pytest.raises(RunError, match=r"salient.pth: expected u2netp for 4 classes .* for 1; original U2-Net weights"):
         load(salient)
     small = saved(tmp_path / "small.pth", U2NETP(3, 4).state_dict())
     with pytest.raises(RunError, match=r"small.pth: expected u2net, found u2netp; give --arch u2netp"):

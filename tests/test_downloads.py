@@ -60,7 +60,14 @@ def test_a_wrong_or_partial_file_never_gets_the_name(server: Server, tmp_path: P
     with pytest.raises(RunError) as error:
         fetch(offer(server, "/wrong", "/partial", "/gone"), path)
     message = str(error.value)
-    for part in ("/wrong: expected sha256", "/partial: ", "/gone: ", "By hand", str(path), f"{len(CONTENT):,} bytes"):
+    for part in (
+        "/wrong\n    expected sha256",
+        "/partial\n    ",
+        "/gone\n    404",
+        "By hand",
+        str(path),
+        f"{len(CONTENT):,} bytes",
+    ):
         assert part in message
     assert list(tmp_path.iterdir()) == []
 

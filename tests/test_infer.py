@@ -1,5 +1,6 @@
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,30 @@ def test_mistakes_are_sentences(tmp_path: Path, weights: Path, more: list[str], 
     done = python("infer.py", *flags(tmp_path, weights, *more))
     assert done.returncode == 1
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_untrained_weights_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", U2NETP(3, 4).state_dict(), WeightsInfo("u2netp", CLASSES, step=0))
+    with pytest.raises(RunError, match=r"w.pth: expected trained weights, found initial ones"):
+        Segmenter.load(tmp_path / "w.pth", device="cpu")
+
+
+def test_an_output_that_is_no_folder_is_said_at_once(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(RunError, match=r"--output .*out: expected a folder that can be written"):
+        infer.main(flags(tmp_path, weights))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory this way")
+def test_too_little_memory_is_said_in_a_sentence(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.png", (3000, 3000))
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, ({0}, {0}));"
+    script = limit.format(6 * 2**30) + "sys.argv = sys.argv[1:]; runpy.run_path('infer.py', run_name='__main__')"
+    done = python("-c", script, "infer.py", *flags(tmp_path, weights, "--size=native"))
+    assert done.returncode == 1
+    assert "infer.py: expected enough memory, found too little" in done.stderr
     assert "Traceback" not in done.stderr
 
 

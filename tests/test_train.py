@@ -219,6 +219,12 @@ def test_results_are_not_overwritten(train_flags: TrainFlags, tmp_path: Path) ->
     assert_equal(before, state_of(tmp_path))
 
 
+def test_fewer_steps_than_are_done_are_refused(train_flags: TrainFlags, tmp_path: Path) -> None:
+    assert train.main(train_flags("--iter=2")) == 0
+    with pytest.raises(RunError, match=r"--iter 1: expected more than the 2 steps done"):
+        train.main(train_flags("--iter=1", "--continue_train"))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_path: Path) -> None:
     done = python("train.py", *train_flags("--iter=50", "--lr=1e30", "--print_freq=4", "--clip_grad=0"))
     assert done.returncode == 1
@@ -234,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_pa
         ("--unet_checkpoint=absent.pth", "absent.pth: expected initial weights, found none"),
         ("--continue_train", "--continue_train: expected the run"),
         ("--df_path=absent.csv", "--df_path: absent.csv: expected annotations"),
-        ("--image_folder=absent", "--image_folder: absent: expected the 8 photos"),
+        ("--image_folder=absent", "--image_folder: absent: expected the folder of the photos"),
         ("--val_df_path=absent.csv", "--val_df_path: absent.csv: expected annotations"),
         ("--device=cuda:99", "GPU number 99, found"),
         ("--distributed", "torchrun"),

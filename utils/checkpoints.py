@@ -34,7 +34,7 @@ class WeightsInfo:
     size: tuple[int, int] = (768, 768)  # (width, height) of training, pixels
     mean: float = 0.5  # normalisation
     std: float = 0.5
-    step: int = 0  # training steps done
+    step: int | None = None  # training steps done; None: not known
     mean_iou_clothes: float | None = None  # on the validation photos at training size, 0 to 1
 
 
@@ -67,7 +67,7 @@ def load_network(
     if found_classes != len(classes):
         raise RunError(
             f"{path}: expected {found_arch} for {len(classes)} classes ({', '.join(classes)}), found it for "
-            f"{found_classes}; setup_model_weights.py --source FILE turns original U2-Net weights into initial ones"
+            f"{found_classes}; original U2-Net weights, for salient objects, need setup_model_weights.py and training"
         )
     info = WeightsInfo(found_arch, tuple(classes))
     if "format" in content:
@@ -100,8 +100,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a broken file makes the unpickler raise nearly anything
         raise RunError(
-            f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely"
         ) from error
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")

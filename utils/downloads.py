@@ -83,13 +83,11 @@ def fetch(download: Download, path: Path, *, first: str = "") -> None:
             return
         # An address can fail in any of requests' and gdown's ways, and the next one is tried after all of them.
         except Exception as error:
-            failures.append(f"  {address}: {' '.join(str(error).split()) or type(error).__name__}")
-            print(f"  failed: {' '.join(str(error).split())[:200]}", flush=True)
+            failures.append(f"{address}\n    {' '.join(str(error).split()) or type(error).__name__}")
     raise RunError(
-        f"{download.file_name} could not be downloaded:\n"
-        + "\n".join(failures)
-        + f"\nBy hand: open one of the addresses in a browser and save the file as {path} "
-        f"({download.size:,} bytes, sha256 {download.sha256}), then run the same command again."
+        "\n  ".join((f"{download.file_name} could not be downloaded from", *failures))
+        + f"\nBy hand: open an address in a browser, save the file as {path} "
+        f"({download.size:,} bytes, sha256 {download.sha256}) and run the same command again."
     )
 
 

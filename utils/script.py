@@ -30,9 +30,21 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        print(f"{script}: {reason} Take smaller batches, a smaller size, or --device cpu.", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, failures):
+            print(f"{script}: {error}", file=sys.stderr)
+        elif _out_of_memory(error):
+            print(
+                f"{script}: expected enough memory, found too little; take smaller batches or a smaller size",
+                file=sys.stderr,
+            )
+        else:
+            raise
     except failures as error:
         print(f"{script}: {error}", file=sys.stderr)
     sys.exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # PyTorch has an exception of its own on GPUs; on the CPU only the message tells.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
