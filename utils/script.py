@@ -30,18 +30,15 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, failures):
-            print(f"{script}: {error}", file=sys.stderr)
-        elif _out_of_memory(error):
-            print(
-                f"{script}: expected enough memory, found too little; take smaller batches or a smaller size",
-                file=sys.stderr,
-            )
-        else:
-            raise
     except failures as error:
         print(f"{script}: {error}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(
+            f"{script}: expected enough memory, found too little; take smaller batches or a smaller size",
+            file=sys.stderr,
+        )
     sys.exit(1)
 
 
