@@ -62,7 +62,7 @@ class Training:
         if opt.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.ema = ExponentialMovingAverage(self.network, opt.ema) if opt.ema else None
-        self.loss = DeepSupervisionLoss().to(self.device)
+        self.loss = DeepSupervisionLoss(region_weight=opt.region_loss).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=opt.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=opt.weight_decay
         )
@@ -128,6 +128,8 @@ class Training:
     def _squares(self, index: Annotations, image_folder: str, *, augment: bool) -> TrainingSquares:
         opt = self.opt
         augmentation = Augmentation(
+            pair=opt.augment_pair,
+            portrait=opt.augment_portrait,
             crop=opt.augment_crop,
             flip=opt.augment_flip,
             scale=opt.augment_scale,

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,7 +12,16 @@ from data import DataError
 from data.annotations import Annotations
 from data.label_map import merge
 from data.photos import load_photo, to_rgb
-from data.transforms import Augmentation, Size, normalise, pixels_to_tensor, squash_labels, squash_photo
+from data.transforms import (
+    Augmentation,
+    LabelledPhoto,
+    Size,
+    beside,
+    normalise,
+    pixels_to_tensor,
+    squash_labels,
+    squash_photo,
+)
 
 
 class Draw(NamedTuple):
@@ -24,7 +31,7 @@ class Draw(NamedTuple):
     seed: int
 
 
-class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
+class LabelledPhotos(Dataset[LabelledPhoto]):
     """(RGB photo, label map (H, W) uint8) at the photo's own resolution.
 
     Args:
@@ -46,11 +53,12 @@ class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
             )
         self.annotations = annotations
         self.image_folder = image_folder
+        self.names = annotations.names.tolist()
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+    def __getitem__(self, index: int) -> LabelledPhoto:
         record = self.annotations[index]
         path = self.image_folder / record.name
         try:
@@ -70,6 +78,21 @@ class LabelledPhotos(Dataset[tuple[Image.Image, NDArray[np.uint8]]]):
             return photo, merge(record.instances, (record.height, record.width))
         except ValueError as error:
             raise DataError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
+
+
+class PhotoPairs(Dataset[LabelledPhoto]):
+    """Each photo beside the next, the last one beside the first: pictures of two people, to measure on."""
+
+    def __init__(self, photos: LabelledPhotos) -> None:
+        self.photos = photos
+        following = photos.names[1:] + photos.names[:1]
+        self.names = [f"{left} + {right}" for left, right in zip(photos.names, following, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> LabelledPhoto:
+        return beside(self.photos[index], self.photos[(index + 1) % len(self.photos)])
 
 
 class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
@@ -96,6 +119,9 @@ class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         photo, labels = self.photos[draw.photo]
+        partner = self.augmentation.partner(len(self.photos), draw.seed)
+        if partner is not None:
+            photo, labels = self.augmentation.beside((photo, labels), self.photos[partner], draw.seed)
         box = self.augmentation.crop_box(photo.size, draw.seed)
         if box is not None:
             photo, labels = photo.crop(box), labels[box[1] : box[3], box[0] : box[2]]

@@ -14,6 +14,10 @@ Size = tuple[int, int]
 """(width, height) in pixels, Pillow's order."""
 
 
+LabelledPhoto = tuple[Image.Image, NDArray[np.uint8]]
+"""RGB photo and its label map (H, W)."""
+
+
 def photo_to_tensor(photo: Image.Image, size: Size | None, mean: float, std: float) -> Tensor:
     """RGB photo -> (3, H, W) float32, scaled from [0, 1] by ``(x - mean) / std``.
 
@@ -46,6 +50,24 @@ def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
+def beside(left: LabelledPhoto, right: LabelledPhoto) -> LabelledPhoto:
+    """Two photos with their label maps as one picture, of the left one's height; both keep their shape."""
+    photo, labels = right
+    height = left[0].height
+    size = max(1, round(photo.width * height / photo.height)), height
+    picture = np.concatenate([np.asarray(left[0]), np.asarray(squash_photo(photo, size))], axis=1)
+    return Image.fromarray(picture), np.concatenate([left[1], squash_labels(labels, size)], axis=1)
+
+
+PORTRAIT_SHARE = (1 / 3, 2 / 3)
+"""Least and greatest share of a photo's height that an upper-body close-up keeps."""
+
+PORTRAIT_TOP = 0.08
+"""An upper-body close-up begins within this share of the height from the top, above or in the hair of most people."""
+
+PAIR_WIDTH = 0.7
+"""Of two photos side by side, each keeps from this share of its width to all of it, around its middle."""
+
 CROP_SHAPE = 0.3
 """Width and height of a crop are stretched and shrunk by up to exp(0.3) = 1.35 against each other's share."""
 
@@ -55,6 +77,10 @@ class Augmentation:
     """Random changes of photo and label map together; each is off at 0.
 
     Attributes:
+        pair: probability that another photo is put beside this one, so that two people are in the picture, 0 to 1.
+        portrait: probability of a close-up of the upper third to two thirds of the photo, 0 to 1. Unlike ``crop``, it
+            keeps the head of a standing person in the frame: cloth without a person would teach that any cloth, a flag
+            too, is worn.
         crop: close-ups; the part of the photo that is kept has from ``1 - crop`` to 1 of its sides, 0 to below 1.
         flip: probability of a mirror image, 0 to 1.
         scale: the photo is enlarged or shrunk by a factor from ``1 - scale`` to ``1 + scale``, 0 to below 1.
@@ -63,12 +89,29 @@ class Augmentation:
         color: strength of the change of brightness, contrast and saturation, 0 to 1.
     """
 
+    pair: float = 0.0
+    portrait: float = 0.0
     crop: float = 0.0
     flip: float = 0.0
     scale: float = 0.0
     rotate: float = 0.0
     shift: float = 0.0
     color: float = 0.0
+
+    def partner(self, photos: int, seed: int) -> int | None:
+        """Number of the photo, 0 to ``photos - 1``, to put beside this one; None for none."""
+        draw = np.random.default_rng((seed, 2))
+        return int(draw.integers(photos)) if draw.random() < self.pair else None
+
+    def beside(self, left: LabelledPhoto, right: LabelledPhoto, seed: int) -> LabelledPhoto:
+        """Two photos side by side, each cut to a random part around its middle."""
+        draw = np.random.default_rng((seed, 3))
+        parts = []
+        for photo, labels in (left, right):
+            width = max(1, round(photo.width * draw.uniform(PAIR_WIDTH, 1)))
+            start = (photo.width - width) // 2
+            parts.append((photo.crop((start, 0, start + width, photo.height)), labels[:, start : start + width]))
+        return beside(*parts)
 
     def crop_box(self, size: Size, seed: int) -> tuple[int, int, int, int] | None:
         """(left, upper, right, lower) in pixels of the part of a photo to keep; None keeps all of it.
@@ -79,6 +122,15 @@ class Augmentation:
             size: (width, height) of the photo, pixels.
             seed: as in ``__call__``.
         """
+        draw = np.random.default_rng((seed, 4))
+        if draw.random() < self.portrait:
+            height, width = round(size[1] * draw.uniform(*PORTRAIT_SHARE)), round(size[0] * draw.uniform(0.5, 1))
+            width, height = max(1, width), max(1, height)
+            left, upper = (
+                round(draw.triangular(0, 0.5, 1) * (size[0] - width)),
+                round(draw.uniform(0, PORTRAIT_TOP) * size[1]),
+            )
+            return left, upper, left + width, min(size[1], upper + height)
         if not self.crop:
             return None
         draw = np.random.default_rng((seed, 1))

@@ -16,13 +16,20 @@ class DeepSupervisionLoss(nn.Module):
     Args:
         class_weights: one weight a class, background first.
         fused_weight: weight of d0.
+        region_weight: weight of the Lovász-Softmax loss of d0, which is added to the total; 0: none.
     """
 
     class_weights: Tensor
 
-    def __init__(self, class_weights: Sequence[float] = (1.0, 1.5, 1.5, 1.5), fused_weight: float = 1.5) -> None:
+    def __init__(
+        self,
+        class_weights: Sequence[float] = (1.0, 1.5, 1.5, 1.5),
+        fused_weight: float = 1.5,
+        region_weight: float = 0.0,
+    ) -> None:
         super().__init__()
         self.fused_weight = fused_weight
+        self.region_weight = region_weight
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
 
     def forward(self, outputs: Sequence[Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,4 +40,33 @@ class DeepSupervisionLoss(nn.Module):
             target: label map (N, H, W), int64, values 0 to C - 1.
         """
         fused, *sides = (F.cross_entropy(logits.float(), target, self.class_weights) for logits in outputs)
-        return self.fused_weight * fused + torch.stack(sides).sum(), fused
+        total = self.fused_weight * fused + torch.stack(sides).sum()
+        if self.region_weight:
+            total = total + self.region_weight * lovasz_softmax(outputs[0], target)
+        return total, fused
+
+
+def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """Surrogate of 1 - mean IoU over the classes in ``target``, over the pixels of the whole batch, 0 to 1.
+
+    Berman, Triki, Blaschko, "The Lovász-Softmax loss", CVPR 2018 (arXiv 1705.08790), section 3: the errors of a class
+    are weighed by how much each, sorted from the greatest, lowers the class's IoU.
+
+    Args:
+        logits: (N, C, H, W).
+        target: label map (N, H, W), int64, values 0 to C - 1.
+    """
+    probabilities = logits.float().softmax(1).transpose(0, 1).flatten(1)
+    labels = target.flatten()
+    losses, sizes = [], []
+    for value, probability in enumerate(probabilities):
+        truth = (labels == value).float()
+        errors, order = (truth - probability).abs().sort(descending=True)
+        truth = truth[order]
+        size = truth.sum()
+        # IoU when the pixels up to each one are wrong: what is left of the class, over all that was called it.
+        iou = (size - truth.cumsum(0)) / (size + (1 - truth).cumsum(0))
+        losses.append(errors @ -iou.diff(prepend=iou.new_ones(1)))
+        sizes.append(size)
+    present = torch.stack(sizes) > 0  # a mask, not an index: the CPU need not wait for a GPU
+    return (torch.stack(losses) * present).sum() / present.sum()

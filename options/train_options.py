@@ -43,6 +43,7 @@ class TrainOptions(NetworkOptions):
     accumulate: int = option(1, "batches whose gradients are summed up in a step", least=1)
     lr: float = option(1e-3, "learning rate of Adam", above=0)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", least=0)
+    region_loss: float = option(0.0, "weight of the Lovász-Softmax loss of the fused map; 0: none", least=0)
     clip_grad: float = option(5.0, "greatest norm of the gradient; 0: not clipped", least=0)
     lr_schedule: str = option(
         "constant",
@@ -59,6 +60,10 @@ class TrainOptions(NetworkOptions):
     seed: int = option(0, "seed of weights, order, augmentation and held-out share", least=0)
 
     # Augmentation, all off at 0
+    augment_pair: float = option(0.0, "probability of another photo put beside, for two people", least=0, most=1)
+    augment_portrait: float = option(
+        0.0, "probability of a close-up of the upper third to two thirds, head in the frame", least=0, most=1
+    )
     augment_crop: float = option(0.0, "close-ups: keep a share of 1 - X to 1 of the sides", least=0, below=1)
     augment_flip: float = option(0.0, "probability of a mirror image", least=0, most=1)
     augment_scale: float = option(0.0, "enlarge or shrink by a factor of 1 - X to 1 + X", least=0, below=1)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data import DataError
 from data.annotations import read_annotations
-from data.dataset import Draw, LabelledPhotos, TrainingSquares
+from data.dataset import Draw, LabelledPhotos, PhotoPairs, TrainingSquares
 from data.transforms import Augmentation
 
 
@@ -80,3 +80,28 @@ def test_real_photos() -> None:
         photo, labels = photos[index]
         assert photo.size == labels.shape[::-1]
         assert 0.02 < (labels > 0).mean() < 0.6
+
+
+def test_pairs_for_training_hold_two_photos(photo_folder: PhotoFolder) -> None:
+    squares = TrainingSquares(photos_of(photo_folder), (64, 64), 0.5, 0.5, Augmentation(pair=1))
+    shapes = set()
+    for seed in range(8):
+        photo, labels = squares[Draw(1, seed)]  # a top over trousers, at the left
+        assert photo.shape == (3, 64, 64)
+        assert (labels[:, :32] == 1).any()
+        assert labels[:, 40:].any()
+        assert (photo[0][labels == 1] > 0.3).float().mean() > 0.9
+        shapes.add(tuple(labels.any(0).tolist()))
+    assert len(shapes) > 1
+
+
+def test_pairs_to_measure_on_are_neighbours(photo_folder: PhotoFolder) -> None:
+    photos = photos_of(photo_folder)
+    pairs = PhotoPairs(photos)
+    assert len(pairs) == 8
+    assert pairs.names[0] == "000.png + 001.png"
+    assert pairs.names[7] == "007.png + 000.png"
+    picture, labels = pairs[7]
+    assert picture.size == (120, 80)
+    np.testing.assert_array_equal(labels[:, :60], photos[7][1])
+    np.testing.assert_array_equal(labels[:, 60:], photos[0][1])

@@ -3,6 +3,7 @@ import math
 import torch
 
 from networks import DeepSupervisionLoss
+from networks.losses import lovasz_softmax
 
 
 def test_weights_of_outputs_and_classes() -> None:
@@ -33,3 +34,46 @@ def test_class_weights_move_with_the_module_and_stay_out_of_gradients() -> None:
     loss = DeepSupervisionLoss((1, 2))
     assert list(loss.parameters()) == []
     assert loss.double().class_weights.dtype == torch.float64
+
+
+def one_hot_logits(labels: torch.Tensor, certainty: float = 100.0) -> torch.Tensor:
+    return torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2) * certainty
+
+
+def test_lovasz_softmax_of_certain_predictions_is_one_minus_mean_iou() -> None:
+    draw = torch.Generator().manual_seed(0)
+    truth, called = torch.randint(0, 4, (2, 3, 16, 12), generator=draw)
+    ious = [
+        ((truth == value) & (called == value)).sum() / ((truth == value) | (called == value)).sum()
+        for value in range(4)
+    ]
+    assert math.isclose(lovasz_softmax(one_hot_logits(called), truth), 1 - sum(ious) / 4, rel_tol=1e-5)
+    assert lovasz_softmax(one_hot_logits(truth), truth) < 1e-6
+
+
+def test_lovasz_softmax_leaves_absent_classes_out() -> None:
+    truth = torch.zeros(1, 4, 4, dtype=torch.int64)
+    truth[:, 2:] = 2
+    called = truth.clone()
+    called[:, 0] = 2  # background 1/2, class 2 2/3
+    assert math.isclose(lovasz_softmax(one_hot_logits(called), truth), 1 - (1 / 2 + 2 / 3) / 2, rel_tol=1e-5)
+
+
+def test_lovasz_softmax_teaches() -> None:
+    truth = torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(1))
+    logits = torch.zeros(2, 4, 8, 8, requires_grad=True)
+    optimizer = torch.optim.SGD([logits], lr=100)
+    for _ in range(50):
+        optimizer.zero_grad()
+        lovasz_softmax(logits, truth).backward()
+        optimizer.step()
+    assert (logits.argmax(1) == truth).float().mean() > 0.95
+
+
+def test_the_region_loss_is_added_by_its_weight() -> None:
+    outputs = list(torch.randn(7, 2, 4, 8, 8, generator=torch.Generator().manual_seed(2)))
+    target = torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(3))
+    plain, fused = DeepSupervisionLoss()(outputs, target)
+    total, same = DeepSupervisionLoss(region_weight=2.5)(outputs, target)
+    assert math.isclose(total, plain + 2.5 * lovasz_softmax(outputs[0], target), rel_tol=1e-6)
+    assert same == fused

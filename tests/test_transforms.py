@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.transforms import Augmentation, photo_to_tensor, squash_labels
+from data.transforms import Augmentation, beside, photo_to_tensor, squash_labels
 
 
 def test_photo_is_squashed_and_scaled_to_minus_one_to_one() -> None:
@@ -90,3 +90,34 @@ def test_flip_mirrors_always_at_one() -> None:
     flipped = Augmentation(flip=1)(pixels, labels, 0)
     assert torch.equal(flipped[0], pixels.flip(-1))
     assert torch.equal(flipped[1], labels.flip(-1))
+
+
+def test_portraits_keep_the_top_of_the_photo() -> None:
+    boxes = [Augmentation(portrait=1).crop_box((300, 400), seed) for seed in range(300)]
+    for left, upper, right, lower in boxes:
+        assert 0 <= left < right <= 300
+        assert 0 <= upper <= 0.08 * 400
+        assert 130 <= lower - upper <= 270
+    assert min(box[3] - box[1] for box in boxes) < 150
+    few = [Augmentation(portrait=0.3).crop_box((300, 400), seed) for seed in range(300)]
+    assert 60 < sum(box is not None for box in few) < 120
+
+
+def test_two_photos_side_by_side_keep_their_shape_and_labels() -> None:
+    left = Image.new("RGB", (30, 60), "red"), np.full((60, 30), 1, np.uint8)
+    right = Image.new("RGB", (50, 120), "blue"), np.full((120, 50), 2, np.uint8)
+    photo, labels = beside(left, right)
+    assert photo.size == (30 + 25, 60)
+    assert labels.shape == (60, 55)
+    assert photo.getpixel((29, 30)) == (255, 0, 0)
+    assert photo.getpixel((30, 30)) == (0, 0, 255)
+    assert (labels[:, :30] == 1).all()
+    assert (labels[:, 30:] == 2).all()
+
+
+def test_partners_come_as_often_as_asked_for() -> None:
+    assert all(Augmentation().partner(10, seed) is None for seed in range(50))
+    partners = [Augmentation(pair=0.5).partner(10, seed) for seed in range(400)]
+    assert 150 < sum(partner is not None for partner in partners) < 250
+    assert {partner for partner in partners if partner is not None} == set(range(10))
+    assert partners == [Augmentation(pair=0.5).partner(10, seed) for seed in range(400)]
