@@ -1,39 +1,84 @@
 """Measure weights on labelled photos, at the photos' own resolution.
 
 python evaluate.py --checkpoint F --image_folder D --df_path CSV --json OUT.json
+python evaluate.py --image_folder D --df_path CSV --gallery 6
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from data import DataError
 from data.annotations import read_annotations
-from data.classes import CLASSES
-from data.dataset import LabelledPhotos
+from data.classes import CLASSES, PALETTE
+from data.dataset import LabelledPhotos, PhotoPairs
 from infer import Segmenter
 from options import EvaluateOptions, describe, parse
 from utils import RunError
 from utils.files import atomic_path
-from utils.metrics import confusion_matrix, summarise
+from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
 from utils.script import blame, run_script
+from utils.visuals import Panel, confusion_picture, gallery
+
+Photos = LabelledPhotos | PhotoPairs
 
 
-def evaluate(segment: Segmenter, photos: LabelledPhotos, batch_size: int = 1) -> dict[str, Any]:
-    """Figures of ``metrics.summarise`` over all photos, and their number as "photos"."""
+def evaluate(segment: Segmenter, photos: Photos, batch_size: int = 1) -> dict[str, Any]:
+    """Figures of ``metrics.summarise`` over all photos, and more.
+
+    "photos" is their number; "photo_iou" lists each one's mean IoU over the clothes classes that it or its prediction
+    has, None for a photo without clothes.
+    """
     confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
+    boundary = torch.zeros(len(CLASSES), 2, dtype=torch.int64)
+    each: list[float | None] = []
     with tqdm(total=len(photos), unit="photo", dynamic_ncols=True) as progress:
         for start in range(0, len(photos), batch_size):
             batch = [photos[index] for index in range(start, min(start + batch_size, len(photos)))]
             predictions = segment([photo for photo, _ in batch])
-            for (_, truth), prediction in zip(batch, predictions, strict=True):
-                confusion += confusion_matrix(torch.from_numpy(truth), torch.from_numpy(prediction), len(CLASSES))
+            for (_, labels), prediction in zip(batch, predictions, strict=True):
+                maps = torch.from_numpy(labels), torch.from_numpy(prediction)
+                own = confusion_matrix(*maps, len(CLASSES))
+                confusion += own
+                boundary += boundary_overlap(*maps, len(CLASSES))
+                iou = mean_iou_clothes(own)
+                each.append(None if math.isnan(iou) else iou)
             progress.update(len(batch))
-    return summarise(confusion, CLASSES) | {"photos": len(photos)}
+    return summarise(confusion, CLASSES, boundary) | {"photos": len(photos), "photo_iou": each}
+
+
+def worst_and_median(photo_iou: Sequence[float | None], count: int) -> tuple[list[int], list[int]]:
+    """Numbers of the photos with the ``count`` lowest IoU, worst first, and of those around the median."""
+    order = sorted((iou, number) for number, iou in enumerate(photo_iou) if iou is not None)
+    numbers = [number for _, number in order]
+    first = max(0, (len(numbers) - count) // 2)
+    return numbers[:count], numbers[first : first + count]
+
+
+def draw_gallery(segment: Segmenter, photos: Photos, figures: dict[str, Any], count: int) -> Image.Image:
+    """The worst photos at the left, median ones at the right."""
+    columns = []
+    for title, numbers in zip(("worst", "median"), worst_and_median(figures["photo_iou"], count), strict=True):
+        panels = []
+        for number in numbers:
+            photo, truth = photos[number]
+            iou = figures["photo_iou"][number]
+            caption = f"{title}: {photos.names[number]}, mean IoU {iou:.2f}. Photo, truth, prediction"
+            panels.append(Panel(caption, photo, truth, segment([photo])[0]))
+        columns.append(panels)
+    return gallery(columns, PALETTE)
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    with atomic_path(path) as part:
+        picture.save(part, format="PNG")
+    print(f"{path} drawn")
 
 
 def report(figures: dict[str, Any]) -> str:
@@ -42,18 +87,28 @@ def report(figures: dict[str, Any]) -> str:
     def shown(value: float | None) -> str:
         return "absent" if value is None else f"{value:.4f}"
 
+    names = {
+        "iou": "IoU",
+        "boundary_iou": "boundary IoU",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    width = max(map(len, CLASSES)) + 1
+    column = max(map(len, names.values())) + 2
     absent = [name for name, value in figures["iou"].items() if value is None]
-    rows = [(f"IoU {name}", shown(value)) for name, value in figures["iou"].items()]
-    rows += [
+    lines = [" " * width + "".join(f"{title:>{column}}" for title in names.values())]
+    for name in CLASSES:
+        lines.append(f"{name:<{width}}" + "".join(f"{shown(figures[key][name]):>{column}}" for key in names))
+    rows = [
         ("mean IoU, clothes", shown(figures["mean_iou_clothes"])),
         ("mean IoU, all", shown(figures["mean_iou"])),
+        ("mean boundary IoU, clothes", shown(figures["mean_boundary_iou_clothes"])),
         ("pixel accuracy", shown(figures["pixel_accuracy"])),
     ]
-    lines = [f"{name:<20} {value:>8}" for name, value in rows]
+    lines += [f"{name:<27} {value:>8}" for name, value in rows]
     if absent:
         lines.append(f"Left out of the means, since neither truth nor prediction has it: {', '.join(absent)}.")
     lines.append("Confusion matrix, share of each true class (rows) that was called each class (columns):")
-    width = max(map(len, CLASSES)) + 1
     lines.append(" " * width + "".join(f"{name:>{width}}" for name in CLASSES))
     for name, row in zip(CLASSES, figures["confusion"], strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{count / max(sum(row), 1):>{width}.4f}" for count in row))
@@ -68,15 +123,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         index = index.head(opt.max_dataset_size)
     with blame("--image_folder", DataError):
         photos = LabelledPhotos(index, Path(opt.image_folder))
-    segment = Segmenter.load(Path(opt.checkpoint) if opt.checkpoint else None, device=opt.device)
+    segment = Segmenter.from_options(opt)
     print(describe(opt))
     print(segment.describe())
-    figures = evaluate(segment, photos, opt.batch_size)
-    print(f"{figures['photos']} photos")
+    shown: Photos = PhotoPairs(photos) if opt.pairs else photos
+    figures = evaluate(segment, shown, opt.batch_size)
+    print(f"{figures['photos']} {'pairs of photos' if opt.pairs else 'photos'}")
     print(report(figures))
     if opt.json:
         with atomic_path(Path(opt.json)) as part:
             part.write_text(json.dumps(figures | {"checkpoint": str(segment.path)}, indent=2) + "\n")
+    folder = Path(opt.pictures)
+    write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")
+    if opt.gallery and set(figures["photo_iou"]) != {None}:  # a photo without clothes has nothing to be right about
+        write_picture(draw_gallery(segment, shown, figures, opt.gallery), folder / "gallery.png")
     return 0
 
 

@@ -24,12 +24,13 @@ from data.classes import CLASSES, PALETTE
 from data.photos import load_photo
 from data.transforms import Size, photo_to_tensor
 from networks import ARCHITECTURES
-from options import InferOptions, describe, parse
+from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError
 from utils.checkpoints import WeightsInfo, load_network
 from utils.devices import pick_device
+from utils.regions import absorb_small
 from utils.script import blame, run_script
-from utils.visuals import save_mask
+from utils.visuals import save_mask, save_overlay
 
 TRAINED = Path("trained_checkpoint")
 """Where weights are looked for unless a file is named."""
@@ -44,15 +45,27 @@ class Segmenter:
     path: Path  # of the weights
     device: torch.device
     size: Size | None  # (width, height) at which the network sees photos; None: their own
+    flip: bool = False  # average with the mirrored photo
+    min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
 
     @classmethod
-    def load(cls, checkpoint: Path | None = None, *, device: str = "auto", size: Size | str = "auto") -> "Segmenter":
+    def load(
+        cls,
+        checkpoint: Path | None = None,
+        *,
+        device: str = "auto",
+        size: Size | str = "auto",
+        flip: bool = False,
+        min_area: float = 0.0,
+    ) -> "Segmenter":
         """Read weights.
 
         Args:
             checkpoint: weights file; None: the best one in trained_checkpoint/.
             device: auto, cpu, cuda, cuda:N or mps.
             size: (width, height) at which the network sees a photo, "auto" for that of its training, or "native".
+            flip: average the logits with those of the mirrored photo.
+            min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
 
         Raises:
             RunError: there are no such weights, or no such device.
@@ -61,7 +74,13 @@ class Segmenter:
         path, network, info = best_weights(TRAINED) if checkpoint is None else (checkpoint, *load(checkpoint))
         seen = {"auto": info.size, "native": None}[size] if isinstance(size, str) else size
         network.requires_grad_(False).eval().to(where)
-        return cls(network=network, info=info, path=path, device=where, size=seen)
+        return cls(network=network, info=info, path=path, device=where, size=seen, flip=flip, min_area=min_area)
+
+    @classmethod
+    def from_options(cls, opt: SegmentOptions) -> "Segmenter":
+        """As the options of a script say."""
+        checkpoint = Path(opt.checkpoint) if opt.checkpoint else None
+        return cls.load(checkpoint, device=opt.device, size=opt.network_size, flip=opt.flip, min_area=opt.min_area)
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[Image.Image]) -> list[NDArray[np.uint8]]:
@@ -70,12 +89,16 @@ class Segmenter:
         The logits, not the labels, are brought to the photo's size, which keeps edges smooth.
         """
         tensors = [photo_to_tensor(photo, self.size, self.info.mean, self.info.std) for photo in photos]
-        logits = self.network(torch.stack(tensors).to(self.device))[0]
-        labels = []
+        batch = torch.stack(tensors).to(self.device)
+        logits = self.network(batch)[0]
+        if self.flip:
+            logits = (logits + self.network(batch.flip(-1))[0].flip(-1)) / 2
+        results = []
         for photo, own in zip(photos, logits, strict=True):
             full = F.interpolate(own[None], (photo.height, photo.width), mode="bilinear", align_corners=False)
-            labels.append(full[0].argmax(0).to(torch.uint8).cpu().numpy())
-        return labels
+            labels = full[0].argmax(0).to(torch.uint8).cpu().numpy()
+            results.append(absorb_small(labels, self.min_area) if self.min_area else labels)
+        return results
 
     def describe(self) -> str:
         """One line on the weights in use."""
@@ -176,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     masks = dict(zip(files, mask_paths(files, source, output), strict=True))
     with blame(f"--output {output}: expected a folder that can be written", OSError):
         output.mkdir(parents=True, exist_ok=True)
-    segment = Segmenter.load(Path(opt.checkpoint) if opt.checkpoint else None, device=opt.device, size=opt.network_size)
+    segment = Segmenter.from_options(opt)
     print(describe(opt))
     print(segment.describe())
 
@@ -185,13 +208,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for photos, errors in in_batches(iter(files), opt.batch_size):
             if photos:
                 labels = segment([photo for _, photo in photos])
-                for (path, _), label_map in zip(photos, labels, strict=True):
-                    save_mask(label_map, masks[path], PALETTE)
+                for (path, photo), label_map in zip(photos, labels, strict=True):
+                    mask = masks[path]
+                    if "mask" in opt.outputs:
+                        save_mask(label_map, mask, PALETTE)
+                    if "overlay" in opt.outputs:
+                        save_overlay(photo, label_map, mask.with_name(f"{mask.stem}_overlay.jpg"), PALETTE)
             for error in errors:
                 progress.write(f"Skipped: {error}", file=sys.stderr)
             failed += len(errors)
             progress.update(len(photos) + len(errors))
-    print(f"{len(files) - failed} masks in {output}" + (f", {failed} files skipped" if failed else ""))
+    written = " and ".join(f"{name}s" for name in opt.outputs)
+    print(f"{len(files) - failed} {written} in {output}" + (f", {failed} files skipped" if failed else ""))
     return 1 if failed else 0
 
 

@@ -3,7 +3,7 @@
 from options.base_options import OptionError
 from options.command_line import describe, parse, save
 from options.evaluate_options import EvaluateOptions
-from options.infer_options import InferOptions
+from options.infer_options import InferOptions, SegmentOptions
 from options.setup_options import SetupOptions
 from options.train_options import TrainOptions
 
@@ -11,6 +11,7 @@ __all__ = [
     "EvaluateOptions",
     "InferOptions",
     "OptionError",
+    "SegmentOptions",
     "SetupOptions",
     "TrainOptions",
     "describe",

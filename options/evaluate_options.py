@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from options.base_options import NetworkOptions, option
+from options.base_options import option
+from options.infer_options import SegmentOptions
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(NetworkOptions):
-    """Measure IoU per class on labelled photos, at the photos' own resolution."""
+class EvaluateOptions(SegmentOptions):
+    """Measure weights on labelled photos, at the photos' own resolution."""
 
-    checkpoint: str = option("", "weights file [the best one in trained_checkpoint/]")
     image_folder: str = option("../input/train/", "folder of the photos")
     df_path: str = option("../input/train.csv", "their annotations, in the format of iMaterialist 2019")
     max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
-    batch_size: int = option(1, "photos that go through the network at once", least=1)
+    pairs: bool = option(False, "put each photo beside the next one: how pictures of two people come out")
     json: str = option("", "also write the figures to this file")
+    pictures: str = option("results/evaluation", "folder for confusion_matrix.png and gallery.png")
+    gallery: int = option(0, "draw the N worst and the N median photos: photo, truth, prediction", least=0)

@@ -1,19 +1,24 @@
-"""Options of infer.py."""
+"""Options of infer.py, and those that evaluate.py shares with it."""
 
 import re
 from dataclasses import dataclass
 
 from options.base_options import NetworkOptions, OptionError, option
 
+OUTPUTS = ("mask", "overlay")
+"""What infer.py can write for a photo."""
+
 
 @dataclass(frozen=True)
-class InferOptions(NetworkOptions):
-    """Draw a coloured clothes mask for every photo of a folder."""
+class SegmentOptions(NetworkOptions):
+    """Options of every script that draws label maps."""
 
-    input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")
-    output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
     checkpoint: str = option("", "weights file [the best one in trained_checkpoint/]")
     size: str = option("auto", "size at which the network sees a photo: auto (that of its training), N, WxH, or native")
+    flip: bool = option(False, "average with the mirrored photo: a little better, twice the time")
+    min_area: float = option(
+        0.0, "give regions of clothes under this share of the photo the class around them", least=0, below=1
+    )
     batch_size: int = option(1, "photos that go through the network at once", least=1)
 
     def __post_init__(self) -> None:
@@ -33,3 +38,22 @@ class InferOptions(NetworkOptions):
             return self.size
         width, _, height = self.size.partition("x")
         return int(width), int(height or width)
+
+
+@dataclass(frozen=True)
+class InferOptions(SegmentOptions):
+    """Draw a coloured clothes mask for every photo of a folder."""
+
+    input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")
+    output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
+    save: str = option("mask", "what to write, separated by commas: mask (NAME.png), overlay (NAME_overlay.jpg)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not set(self.outputs) <= set(OUTPUTS):
+            raise OptionError(f"--save: expected {' or '.join(OUTPUTS)}, or both with a comma, found {self.save!r}")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What to write, as a tuple."""
+        return tuple(name.strip() for name in self.save.split(","))

@@ -1,21 +1,29 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import PhotoFolder, python
+from PIL import Image
 
 import evaluate
 from data.annotations import read_annotations
 from data.dataset import LabelledPhotos
 from infer import Segmenter
 
-KEYS = {"iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos"}
+KEYS = {
+    "iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos",
+    "precision", "recall", "boundary_iou", "mean_boundary_iou_clothes", "photo_iou",
+}  # fmt: skip
 
 
 def flags(photo_folder: PhotoFolder, weights: Path, *more: object) -> list[str]:
-    common = {"checkpoint": weights, "image_folder": photo_folder.images, "df_path": photo_folder.csv, "device": "cpu"}
+    common = {
+        "checkpoint": weights, "image_folder": photo_folder.images, "df_path": photo_folder.csv, "device": "cpu",
+        "pictures": photo_folder.csv.parent / "pictures",
+    }  # fmt: skip
     return [f"--{name}={value}" for name, value in common.items()] + [str(flag) for flag in more]
 
 
@@ -35,7 +43,9 @@ def test_figures_are_those_of_the_label_maps(photo_folder: PhotoFolder, weights:
     for value, (name, found) in enumerate(figures["iou"].items()):
         union = ((truth == value) | (prediction == value)).sum()
         assert found == pytest.approx(((truth == value) & (prediction == value)).sum() / union), name
-        assert f"IoU {name}" in done.stdout
+        hits = ((truth == value) & (prediction == value)).sum()
+        assert figures["recall"][name] == pytest.approx(hits / (truth == value).sum())
+        assert re.search(rf"^{name} +{found:.4f} ", done.stdout, re.M)
     assert figures["pixel_accuracy"] == pytest.approx((truth == prediction).mean())
     assert figures["mean_iou_clothes"] == pytest.approx(np.mean(list(figures["iou"].values())[1:]))
     assert figures["mean_iou"] == pytest.approx(np.mean(list(figures["iou"].values())))
@@ -72,3 +82,32 @@ def test_mistakes_are_sentences(photo_folder: PhotoFolder, weights: Path) -> Non
     assert done.returncode == 1
     assert "001.png" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_pictures_of_what_fails(photo_folder: PhotoFolder, weights: Path, tmp_path: Path) -> None:
+    done = python("evaluate.py", *flags(photo_folder, weights, "--gallery=2", f"--json={tmp_path / 'out.json'}"))
+    assert done.returncode == 0, done.stderr
+    for name in ("confusion_matrix.png", "gallery.png"):
+        assert str(tmp_path / "pictures" / name) in done.stdout
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 200
+    each = json.loads((tmp_path / "out.json").read_text())["photo_iou"]
+    assert len(each) == 8
+    assert all(0 <= iou <= 1 for iou in each)
+
+
+def test_the_worst_and_the_median_are_found() -> None:
+    each = [0.9, 0.1, None, 0.5, 0.7, 0.3]
+    assert evaluate.worst_and_median(each, 1) == ([1], [3])
+    assert evaluate.worst_and_median(each, 3) == ([1, 5, 3], [5, 3, 4])
+    assert evaluate.worst_and_median(each, 20) == ([1, 5, 3, 4, 0], [1, 5, 3, 4, 0])
+    assert evaluate.worst_and_median([None], 2) == ([], [])
+
+
+def test_pairs_of_photos_can_be_measured(photo_folder: PhotoFolder, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert evaluate.main(flags(photo_folder, weights, "--pairs", "--gallery=1", f"--json={out}")) == 0
+    figures = json.loads(out.read_text())
+    assert figures["photos"] == 8
+    assert np.array(figures["confusion"]).sum() == 8 * 120 * 80

@@ -1,6 +1,7 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from infer import Segmenter, best_weights
 from networks import U2NETP
 from utils import RunError
 from utils.checkpoints import WeightsInfo, save_weights
+from utils.regions import absorb_small
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 30), **settings: object) -> None:
@@ -220,3 +222,31 @@ def test_the_bundled_weights_dress_the_bundled_photos(tmp_path: Path) -> None:
     assert (astronaut[60:190, 190:270] == 0).mean() > 0.9  # face
     assert (hopper[450:, 100:400] > 0).mean() > 0.8  # jacket
     assert (hopper[160:300, 200:310] == 0).mean() > 0.9  # face
+
+
+def test_overlays_on_request(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "sub/a.png"):
+        photo(tmp_path / "in" / name)
+    assert infer.main(flags(tmp_path, weights, "--save=mask,overlay")) == 0
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert found == ["a.png", "a_overlay.jpg", "sub/a.png", "sub/a_overlay.jpg"]
+    with Image.open(tmp_path / "out" / "sub" / "a_overlay.jpg") as overlay:
+        assert (overlay.format, overlay.size) == ("JPEG", (40, 30))
+
+
+def test_averaging_with_the_mirrored_photo_makes_the_result_mirror_with_the_photo(weights: Path) -> None:
+    pixels = np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    both = [Image.fromarray(pixels), Image.fromarray(pixels[:, ::-1].copy())]
+    plain, mirrored = Segmenter.load(weights, device="cpu")(both)
+    averaged, averaged_mirrored = Segmenter.load(weights, device="cpu", flip=True)(both)
+    assert (averaged == averaged_mirrored[:, ::-1]).mean() > 0.999
+    assert (plain == mirrored[:, ::-1]).mean() < 0.95
+
+
+def test_small_regions_go_on_request(weights: Path) -> None:
+    pixels = np.random.default_rng(6).integers(0, 255, (96, 96, 3)).astype(np.uint8)
+    segment = Segmenter.load(weights, device="cpu")
+    [plain] = segment([Image.fromarray(pixels)])
+    [clean] = replace(segment, min_area=0.05)([Image.fromarray(pixels)])
+    np.testing.assert_array_equal(clean, absorb_small(plain, 0.05))
+    assert (clean != plain).any()

@@ -2,11 +2,12 @@ import json
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.metrics import confusion_matrix, iou, mean, summarise
+from utils.metrics import boundary_overlap, confusion_matrix, iou, mean, precision, recall, summarise
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 
@@ -43,3 +44,46 @@ def test_no_pixel_at_all() -> None:
     assert figures["mean_iou"] is None
     assert figures["pixel_accuracy"] is None
     assert math.isnan(mean([]))
+
+
+def test_precision_and_recall() -> None:
+    confusion = torch.tensor([[6, 2], [1, 3]])  # rows are the truth
+    assert precision(confusion) == [6 / 7, 3 / 5]
+    assert recall(confusion) == [6 / 8, 3 / 4]
+    figures = summarise(torch.tensor([[4, 0], [0, 0]]), ("background", "upper body"))
+    assert figures["precision"] == {"background": 1, "upper body": None}
+    assert figures["recall"] == {"background": 1, "upper body": None}
+
+
+def band(mask: np.ndarray, distance: int) -> np.ndarray:
+    """Pixels of a mask with one outside it, or outside the picture, within a square around them; pixel by pixel."""
+    found = np.zeros_like(mask)
+    for row, column in np.argwhere(mask):
+        top, left = row - distance, column - distance
+        square = mask[max(top, 0) : row + distance + 1, max(left, 0) : column + distance + 1]
+        found[row, column] = square.sum() < (2 * distance + 1) ** 2
+    return found
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 40), (120, 90), (7, 5)])  # distances 1, 3, 1
+def test_boundary_iou_compares_bands_along_the_contours(height: int, width: int) -> None:
+    draw = np.random.default_rng(height)
+    coarse = draw.integers(0, 3, (2, height // 5 + 1, width // 5 + 1))
+    truth, prediction = coarse.repeat(5, 1).repeat(5, 2)[:, :height, :width]
+    counts = boundary_overlap(torch.from_numpy(truth), torch.from_numpy(prediction), 4)
+    distance = max(1, round(0.02 * math.hypot(height, width)))
+    for value in range(4):
+        bands = band(truth == value, distance), band(prediction == value, distance)
+        assert counts[value].tolist() == [(bands[0] & bands[1]).sum(), (bands[0] | bands[1]).sum()]
+
+
+def test_boundary_iou_is_stricter_than_iou_and_adds_up_over_photos() -> None:
+    truth, shifted = torch.zeros(2, 100, 100, dtype=torch.uint8)
+    truth[20:80, 20:80] = 1
+    shifted[22:82, 20:80] = 1
+    counts = boundary_overlap(truth, shifted, 2)
+    figures = summarise(confusion_matrix(truth, shifted, 2), CLASSES[:2], counts)
+    assert figures["boundary_iou"]["upper body"] < figures["iou"]["upper body"] - 0.2
+    assert summarise(confusion_matrix(truth, shifted, 2), CLASSES[:2], 3 * counts) == figures
+    perfect = summarise(confusion_matrix(truth, truth, 2), CLASSES[:2], boundary_overlap(truth, truth, 2))
+    assert perfect["mean_boundary_iou_clothes"] == 1

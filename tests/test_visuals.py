@@ -4,7 +4,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from utils.visuals import colour, comparison, save_mask
+from utils.visuals import (
+    Panel,
+    colour,
+    comparison,
+    confusion_picture,
+    gallery,
+    overlay,
+    save_mask,
+    save_overlay,
+)
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 
@@ -35,3 +44,34 @@ def test_a_row_is_photo_truth_and_prediction() -> None:
     for top in (4, 16):
         cells = [picture[:, top + 3, left + 3].tolist() for left in (4, 14, 24)]
         assert cells == [[191, 191, 191], [128, 0, 0], [128, 128, 0]]
+
+
+def test_an_overlay_tints_clothes_and_leaves_the_rest(tmp_path: Path) -> None:
+    labels = np.zeros((60, 40), dtype=np.uint8)
+    labels[20:50, 10:30] = 1
+    photo = Image.new("RGB", (40, 60), (100, 100, 100))
+    pixels = np.asarray(overlay(photo, labels, PALETTE))
+    assert (pixels[labels == 0] == 100).all()
+    assert pixels[35, 20].tolist() == [177, 50, 50]  # half the photo, half the class's colour at twice its brightness
+    assert pixels[20, 20].tolist() == [255, 0, 0]  # the outline
+    save_overlay(photo, labels, tmp_path / "a" / "o.jpg", PALETTE)
+    with Image.open(tmp_path / "a" / "o.jpg") as saved:
+        assert (saved.format, saved.size) == ("JPEG", (40, 60))
+
+
+def test_a_gallery_shows_photo_truth_and_prediction() -> None:
+    photo = Image.new("RGB", (40, 52), (10, 20, 30))
+    panel = Panel("one", photo, np.full((52, 40), 1, np.uint8), np.full((52, 40), 3, np.uint8))
+    picture = gallery([[panel, panel], [panel]], PALETTE)
+    single = gallery([[panel]], PALETTE)
+    assert picture.size == (2 * single.width, 2 * single.height)
+    colours = {rgb for _, rgb in single.getcolors(single.width * single.height)}
+    assert {(10, 20, 30), PALETTE[1], PALETTE[3]} <= colours
+
+
+def test_a_confusion_matrix_is_darker_where_there_is_more() -> None:
+    picture = confusion_picture([[9, 1], [0, 0]], ("background", "upper body"))  # no pixel of upper body
+    right, top = picture.width - 8, picture.height - 2 * 110 - 8
+    cells = [picture.getpixel((right - 220 + 5 + 110 * column, top + 5))[0] for column in (0, 1)]
+    assert cells[0] < cells[1] < 255
+    assert picture.getpixel((right - 220 + 5, top + 115)) == (255, 255, 255)

@@ -1,12 +1,15 @@
 """Masks and pictures in the palette's colours."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -22,6 +25,115 @@ def save_mask(labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
     mask.putpalette([value for colour in palette for value in colour])  # makes a palette picture of a grey one
     with atomic_path(path) as part:
         mask.save(part, format="PNG", optimize=True)
+
+
+def save_overlay(photo: Image.Image, labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
+    """Write ``overlay`` as a JPEG."""
+    with atomic_path(path) as part:
+        overlay(photo, labels, palette).save(part, format="JPEG", quality=90)
+
+
+TINT = 0.5
+"""Share of a class's colour in an overlay."""
+
+
+def overlay(photo: Image.Image, labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
+    """RGB photo with its clothes tinted and outlined in twice the brightness of their classes' colours.
+
+    Args:
+        photo: RGB.
+        labels: its label map (H, W); 0 is background and stays as it is.
+        palette: colours of the classes.
+    """
+    bright = (np.array(palette, dtype=np.float32) * 2).clip(0, 255)[labels]
+    pixels = np.asarray(photo)
+    tinted = np.where(labels[..., None] > 0, (1 - TINT) * pixels + TINT * bright, pixels).astype(np.uint8)
+    side = 2 * max(1, round(min(labels.shape) / 400)) + 1
+    contour = ndimage.minimum_filter(labels, side) != ndimage.maximum_filter(labels, side)
+    outline = contour & (labels > 0)
+    tinted[outline] = bright[outline].astype(np.uint8)
+    return Image.fromarray(tinted)
+
+
+class Panel(NamedTuple):
+    """A photo with its true and its predicted label map, and what to write above them."""
+
+    caption: str
+    photo: Image.Image
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+
+
+PANEL_HEIGHT = 260
+"""Height of a picture in a gallery, pixels."""
+
+MARGIN = 8
+"""Space around what is drawn, pixels."""
+
+
+def gallery(columns: Sequence[Sequence[Panel]], palette: Palette) -> Image.Image:
+    """Panels in columns, each as photo, truth and prediction side by side under its caption."""
+    drawn = [[_panel(panel, palette) for panel in column] for column in columns]
+    widths = [max(picture.width for picture in column) for column in drawn]
+    height = max(sum(picture.height for picture in column) for column in drawn)
+    sheet = Image.new("RGB", (sum(widths), height), "white")
+    left = 0
+    for column, width in zip(drawn, widths, strict=True):
+        top = 0
+        for picture in column:
+            sheet.paste(picture, (left, top))
+            top += picture.height
+        left += width
+    return sheet
+
+
+def _panel(panel: Panel, palette: Palette) -> Image.Image:
+    colours = np.array(palette, dtype=np.uint8)
+    pictures = [panel.photo, *(Image.fromarray(colours[labels]) for labels in (panel.truth, panel.prediction))]
+    width = max(1, round(panel.photo.width * PANEL_HEIGHT / panel.photo.height))
+    font = ImageFont.load_default(14)
+    header = 22
+    sheet = Image.new("RGB", (3 * width + 4 * MARGIN, header + PANEL_HEIGHT + 2 * MARGIN), "white")
+    ImageDraw.Draw(sheet).text((MARGIN, MARGIN // 2), panel.caption, fill="black", font=font)
+    for number, picture in enumerate(pictures):
+        smooth = Image.Resampling.BICUBIC if number == 0 else Image.Resampling.NEAREST
+        sheet.paste(picture.resize((width, PANEL_HEIGHT), smooth), (MARGIN + number * (width + MARGIN), header))
+    return sheet
+
+
+CELL = 110
+"""Width and height of a cell of the confusion matrix, pixels."""
+
+
+def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Image.Image:
+    """Draw a confusion matrix: rows are true classes, columns what they were called, as shares of the row.
+
+    Args:
+        confusion: counts, (C, C).
+        classes: C names.
+    """
+    counts = np.array(confusion, dtype=np.float64)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    large, small = ImageFont.load_default(20), ImageFont.load_default(15)
+    left, top = 140, 60
+    side = len(classes) * CELL
+    sheet = Image.new("RGB", (left + side + 2 * MARGIN, top + side + 2 * MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((left + side / 2, MARGIN), "called", fill="black", font=small, anchor="ma")
+    draw.text((MARGIN, top - MARGIN), "true", fill="black", font=small, anchor="ls")
+    for row, name in enumerate(classes):
+        middle = (row + 0.5) * CELL
+        draw.text((left - MARGIN, top + middle), name, fill="black", font=small, anchor="rm")
+        draw.text((left + middle, top - MARGIN), name, fill="black", font=small, anchor="ms")
+        for column, share in enumerate(shares[row]):
+            # White to dark blue; the root makes small confusions visible.
+            strength = math.sqrt(share)
+            fill = tuple(round(255 + (dark - 255) * strength) for dark in (8, 48, 107))
+            corner = (left + column * CELL, top + row * CELL)
+            draw.rectangle((*corner, corner[0] + CELL - 2, corner[1] + CELL - 2), fill=fill)
+            ink = "white" if strength > 0.6 else "black"
+            draw.text((corner[0] + CELL / 2, corner[1] + CELL / 2), f"{share:.1%}", fill=ink, font=large, anchor="mm")
+    return sheet
 
 
 def colour(labels: Tensor, palette: Palette) -> Tensor:

@@ -1,0 +1,46 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.regions import absorb_small
+
+
+def test_small_regions_take_the_class_around_them() -> None:
+    labels = np.zeros((100, 100), dtype=np.uint8)
+    labels[20:80, 20:80] = 3  # a coat
+    labels[40:44, 40:44] = 1  # a patch on it
+    labels[5:8, 5:8] = 2  # a blob on the wall
+    expected = np.zeros_like(labels)
+    expected[20:80, 20:80] = 3
+    before = labels.copy()
+    np.testing.assert_array_equal(absorb_small(labels, 0.01), expected)
+    np.testing.assert_array_equal(labels, before)
+
+
+def test_regions_of_the_asked_for_area_stay() -> None:
+    labels = np.zeros((10, 10), dtype=np.uint8)
+    labels[0, 0:2] = 1
+    labels[9, 9] = 2
+    kept = absorb_small(labels, 0.02)
+    assert kept[0].tolist() == [1, 1] + [0] * 8
+    assert kept[9, 9] == 0
+
+
+def test_corners_join_and_holes_of_background_stay() -> None:
+    labels = np.zeros((10, 10), dtype=np.uint8)
+    labels[0, 0] = labels[1, 1] = labels[2, 2] = 1
+    np.testing.assert_array_equal(absorb_small(labels, 0.03), labels)
+    labels[:] = 1
+    labels[5, 5] = 0
+    np.testing.assert_array_equal(absorb_small(labels, 0.5), labels)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.99))
+def test_any_label_map_survives(seed: int, least: float) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, (9, 7)).astype(np.uint8)
+    result = absorb_small(labels, least)
+    assert result.shape == labels.shape
+    assert result.dtype == np.uint8
+    assert set(np.unique(result)) <= set(np.unique(labels))
+    np.testing.assert_array_equal(result[labels == 0], 0)
+    np.testing.assert_array_equal(absorb_small(labels, 0), labels)
