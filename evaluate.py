@@ -7,6 +7,7 @@ python evaluate.py --image_folder D --df_path CSV --gallery 6
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from data.dataset import LabelledPhotos, PhotoPairs
 from infer import Segmenter
 from options import EvaluateOptions, describe, parse
 from utils import RunError
+from utils.checkpoints import save_weights
 from utils.files import atomic_path
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
 from utils.script import blame, run_script
@@ -133,6 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.json:
         with atomic_path(Path(opt.json)) as part:
             part.write_text(json.dumps(figures | {"checkpoint": str(segment.path)}, indent=2) + "\n")
+    if opt.record:
+        info = replace(segment.info, mean_iou_clothes=figures["mean_iou_clothes"])
+        save_weights(segment.path, segment.network.state_dict(), info)
+        print(f"Mean IoU recorded in {segment.path}")
     folder = Path(opt.pictures)
     write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")
     if opt.gallery and set(figures["photo_iou"]) != {None}:  # a photo without clothes has nothing to be right about

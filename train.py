@@ -73,7 +73,7 @@ class Training:
         if self.ema is not None:
             self.parts["ema"] = self.ema
         self.step = self.draws = 0
-        self.best = 0.0
+        self.best = -1.0  # below any IoU, so that the first validation leaves weights
         self.latest_iou: float | None = None
         if resumed is not None:
             self._restore(resumed)

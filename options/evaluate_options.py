@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from options.base_options import option
+from options.base_options import OptionError, option
 from options.infer_options import SegmentOptions
 
 
@@ -17,3 +17,17 @@ class EvaluateOptions(SegmentOptions):
     json: str = option("", "also write the figures to this file")
     pictures: str = option("results/evaluation", "folder for confusion_matrix.png and gallery.png")
     gallery: int = option(0, "draw the N worst and the N median photos: photo, truth, prediction", least=0)
+    record: bool = option(False, "write the mean IoU into the weights file, whose validation IoU it becomes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        special = {
+            "size": self.size != "auto",
+            "flip": self.flip,
+            "min_area": self.min_area > 0,
+            "pairs": self.pairs,
+            "max_dataset_size": self.max_dataset_size is not None,
+        }
+        if self.record and any(special.values()):
+            name = next(name for name, used in special.items() if used)
+            raise OptionError(f"--record: expected without --{name}, which the figure of other weights lacks")

@@ -96,6 +96,7 @@ def test_mistakes_name_flag_expectation_and_finding(
         (InferOptions, ["--size", "big"], "--size: expected auto, native, N or WxH"),
         (InferOptions, ["--size", "16"], "--size"),
         (InferOptions, ["--save", "mask,video"], "--save: expected mask or overlay, or both with a comma"),
+        (EvaluateOptions, ["--record", "--flip"], "--record: expected without --flip"),
         (EvaluateOptions, ["--min_area", "1"], "--min_area: expected a number of at least 0 and below 1"),
         (InferOptions, ["--size", "native", "--batch_size", "2"], "--size native: expected --batch_size 1"),
         (SetupOptions, ["--released", "--source", "f"], "--released and --source"),

@@ -35,7 +35,9 @@ class WeightsInfo:
     mean: float = 0.5  # normalisation
     std: float = 0.5
     step: int | None = None  # training steps done; None: not known
-    mean_iou_clothes: float | None = None  # on the validation photos at training size, 0 to 1
+    mean_iou_clothes: float | None = (
+        None  # on validation photos, at training size or as evaluate.py recorded it, 0 to 1
+    )
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Train the bundled weights again: surgery, three stages, evaluation. Hours on a CPU.
+#
+#     bash docs/train_bundled_weights.sh CCP U2NETP [flags of train.py ...]
+#
+# CCP     folder of Clothing Co-Parsing in iMaterialist format: train/ and train.csv
+# U2NETP  the original U2NETP weights, u2netp.pth
+# flags   for every stage, after its own; "--iter 2 --warmup 1" is a trial
+#
+# All of it goes to results/bundled/; nothing in trained_checkpoint/ is touched.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d >&2
+  exit 2
+fi
+ccp=$(realpath "$1") source=$(realpath "$2")
+shift 2
+more=("$@")
+cd "$(dirname "$0")/.."
+out=results/bundled
+# glibc gives every large block back to the system when it is freed, and PyTorch asks for it again in the next step.
+export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000
+
+# Photos whose number ends in 3 are held out.
+mkdir -p "$out"
+grep -E '^ImageId|^[0-9]*3\.' "$ccp/train.csv" > "$out/val.csv"
+grep -vE '^[0-9]*3\.' "$ccp/train.csv" > "$out/train.csv"
+
+stage() { # processes, name, size, initial weights, flags ...
+  local processes=$1 name=$2 size=$3 initial=$4
+  shift 4
+  OMP_NUM_THREADS=$((2 / processes)) torchrun --nproc_per_node="$processes" train.py --name "$name" --save_dir "$out" --logs_dir "$out/logs" --arch u2netp \
+    --unet_checkpoint "$initial" --image_folder "$ccp/train" --df_path "$out/train.csv" --val_df_path "$out/val.csv" \
+    --fine_width "$size" --fine_height "$size" --nThreads 0 --lr 1e-3 --warmup 50 --amp bf16 --channels_last \
+    --augment_flip 0.5 --augment_scale 0.2 --augment_rotate 10 --augment_shift 0.05 \
+    --val_freq 200 --save_freq 200 --keep_checkpoints 1 "$@" ${more[@]+"${more[@]}"}
+}
+
+python setup_model_weights.py --arch u2netp --source "$source" --output "$out/surgery.pth"
+
+stage 1 1_close_ups 224 "$out/surgery.pth" --batchSize 8 --iter 2200 --lr_schedule cosine --ema 0.995 \
+  --weight_decay 0.01 --augment_crop 0.65 --augment_color 0.3
+
+stage 2 2_small 160 "$out/1_close_ups/checkpoints/best_u2netp.pth" --batchSize 8 --iter 1800 --ema 0.995 \
+  --weight_decay 0.05 --augment_crop 0.3 --augment_color 0.4 --augment_pair 0.2 --augment_portrait 0.25
+
+stage 2 3_anneal 224 "$out/2_small/checkpoints/best_u2netp.pth" --batchSize 8 --iter 700 --lr_schedule cosine --ema 0.99 \
+  --weight_decay 0.05 --augment_crop 0.2 --augment_color 0.3 --augment_pair 0.15 --augment_portrait 0.2
+
+python evaluate.py --checkpoint "$out/3_anneal/checkpoints/best_u2netp.pth" --image_folder "$ccp/train" \
+  --df_path "$out/val.csv" --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"

@@ -1,0 +1,47 @@
+"""The recipe of the bundled weights, a few steps of it, from surgery to evaluation."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from conftest import ROOT, PhotoFolder, run, write_photos
+
+from infer import Segmenter
+from networks import U2NETP
+
+SCRIPT = ROOT / "docs" / "train_bundled_weights.sh"
+
+
+def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
+    data: PhotoFolder = write_photos(tmp_path / "ccp", 14)  # 003.png and 013.png are held out
+    source = tmp_path / "u2netp.pth"
+    torch.manual_seed(0)
+    torch.save(U2NETP(3, 1).state_dict(), source)
+    copy = tmp_path / "clone"
+    for name in ("docs", "options", "networks", "data", "utils"):
+        shutil.copytree(ROOT / name, copy / name)
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, copy)
+
+    tiny = ["--iter=2", "--warmup=1", "--fine_width=64", "--fine_height=64", "--batchSize=2", "--amp=off", "--device=cpu"]
+    scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = run("bash", copy / "docs" / SCRIPT.name, data.csv.parent, source, *tiny, cwd=tmp_path, env={"PATH": scripts})
+    assert done.returncode == 0, done.stderr
+    assert "784 of 798 tensors carried over" in done.stdout
+    out = copy / "results" / "bundled"
+    figures = json.loads((out / "figures.json").read_text())
+    assert figures["photos"] == 2
+    trained = Segmenter.load(out / "3_anneal" / "checkpoints" / "best_u2netp.pth", device="cpu")
+    assert trained.info.step == 2
+    assert trained.info.mean_iou_clothes == figures["mean_iou_clothes"]
+    assert (out / "evaluation" / "gallery.png").exists()
+    assert not (copy / "trained_checkpoint").exists()
+
+
+def test_without_folders_it_says_what_it_needs() -> None:
+    done = run("bash", SCRIPT)
+    assert done.returncode == 2
+    assert "CCP     folder of Clothing Co-Parsing" in done.stderr
