@@ -135,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.json:
         with atomic_path(Path(opt.json)) as part:
             part.write_text(json.dumps(figures | {"checkpoint": str(segment.path)}, indent=2) + "\n")
-    if opt.record:
-        info = replace(segment.info, mean_iou_clothes=figures["mean_iou_clothes"])
+    if opt.record and segment.size is not None:
+        info = replace(segment.info, size=segment.size, mean_iou_clothes=figures["mean_iou_clothes"])
         save_weights(segment.path, segment.network.state_dict(), info)
-        print(f"Mean IoU recorded in {segment.path}")
+        print(f"Mean IoU and size recorded in {segment.path}")
     folder = Path(opt.pictures)
     write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")
     if opt.gallery and set(figures["photo_iou"]) != {None}:  # a photo without clothes has nothing to be right about

@@ -63,7 +63,8 @@ class Segmenter:
         Args:
             checkpoint: weights file; None: the best one in trained_checkpoint/.
             device: auto, cpu, cuda, cuda:N or mps.
-            size: (width, height) at which the network sees a photo, "auto" for that of its training, or "native".
+            size: (width, height) at which the network sees a photo, "auto" for what the weights file says, or
+                "native".
             flip: average the logits with those of the mirrored photo.
             min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
 

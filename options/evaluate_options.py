@@ -17,12 +17,12 @@ class EvaluateOptions(SegmentOptions):
     json: str = option("", "also write the figures to this file")
     pictures: str = option("results/evaluation", "folder for confusion_matrix.png and gallery.png")
     gallery: int = option(0, "draw the N worst and the N median photos: photo, truth, prediction", least=0)
-    record: bool = option(False, "write the mean IoU into the weights file, whose validation IoU it becomes")
+    record: bool = option(False, "write the mean IoU and --size into the weights file")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         special = {
-            "size": self.size != "auto",
+            "size native": self.size == "native",
             "flip": self.flip,
             "min_area": self.min_area > 0,
             "pairs": self.pairs,

@@ -14,7 +14,9 @@ class SegmentOptions(NetworkOptions):
     """Options of every script that draws label maps."""
 
     checkpoint: str = option("", "weights file [the best one in trained_checkpoint/]")
-    size: str = option("auto", "size at which the network sees a photo: auto (that of its training), N, WxH, or native")
+    size: str = option(
+        "auto", "size at which the network sees a photo: auto (what the weights file says), N, WxH, or native"
+    )
     flip: bool = option(False, "average with the mirrored photo: a little better, twice the time")
     min_area: float = option(
         0.0, "give regions of clothes under this share of the photo the class around them", least=0, below=1

@@ -115,13 +115,15 @@ def test_pairs_of_photos_can_be_measured(photo_folder: PhotoFolder, weights: Pat
     assert np.array(figures["confusion"]).sum() == 8 * 120 * 80
 
 
-def test_the_mean_iou_can_be_recorded_in_the_weights(photo_folder: PhotoFolder, weights: Path, tmp_path: Path) -> None:
+def test_mean_iou_and_size_can_be_recorded_in_the_weights(
+    photo_folder: PhotoFolder, weights: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy.pth"
     shutil.copy(weights, copy)
     before = Segmenter.load(copy, device="cpu")
-    assert evaluate.main(flags(photo_folder, copy, "--record", f"--json={tmp_path / 'out.json'}")) == 0
+    assert evaluate.main(flags(photo_folder, copy, "--record", "--size=96", f"--json={tmp_path / 'out.json'}")) == 0
     after = Segmenter.load(copy, device="cpu")
     assert after.info.mean_iou_clothes == json.loads((tmp_path / "out.json").read_text())["mean_iou_clothes"]
-    assert after.info == replace(before.info, mean_iou_clothes=after.info.mean_iou_clothes)
+    assert after.info == replace(before.info, size=(96, 96), mean_iou_clothes=after.info.mean_iou_clothes)
     for name, tensor in before.network.state_dict().items():
         assert torch.equal(tensor, after.network.state_dict()[name])

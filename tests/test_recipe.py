@@ -26,7 +26,15 @@ def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
     for script in ROOT.glob("*.py"):
         shutil.copy(script, copy)
 
-    tiny = ["--iter=2", "--warmup=1", "--fine_width=64", "--fine_height=64", "--batchSize=2", "--amp=off", "--device=cpu"]
+    tiny = [
+        "--iter=2",
+        "--warmup=1",
+        "--fine_width=64",
+        "--fine_height=64",
+        "--batchSize=2",
+        "--amp=off",
+        "--device=cpu",
+    ]
     scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = run("bash", copy / "docs" / SCRIPT.name, data.csv.parent, source, *tiny, cwd=tmp_path, env={"PATH": scripts})
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """Weights files and the state of a training run: the one place that knows their formats.
 
 A weights file is what ``torch.save`` makes of a plain dictionary: the tensors under "state_dict", beside them what
-they are (architecture, classes, training size, normalisation). Files of other programs, a bare state dict with or
+they are (architecture, classes, size, normalisation). Files of other programs, a bare state dict with or
 without the "module." that DistributedDataParallel puts before each key, are read as well. Nothing but tensors and
 plain values is ever unpickled.
 """
@@ -31,13 +31,11 @@ class WeightsInfo:
 
     arch: str
     classes: tuple[str, ...]  # names, background first
-    size: tuple[int, int] = (768, 768)  # (width, height) of training, pixels
+    size: tuple[int, int] = (768, 768)  # (width, height) at which photos are seen, pixels; that of training at first
     mean: float = 0.5  # normalisation
     std: float = 0.5
     step: int | None = None  # training steps done; None: not known
-    mean_iou_clothes: float | None = (
-        None  # on validation photos, at training size or as evaluate.py recorded it, 0 to 1
-    )
+    mean_iou_clothes: float | None = None  # on validation photos, 0 to 1: in training, or as evaluate.py recorded it
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
