@@ -26,7 +26,7 @@ from utils.checkpoints import save_weights
 from utils.files import atomic_path
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
 from utils.script import blame, run_script
-from utils.visuals import Panel, confusion_picture, gallery
+from utils.visuals import confusion_picture, gallery, panel
 
 Photos = LabelledPhotos | PhotoPairs
 
@@ -34,8 +34,8 @@ Photos = LabelledPhotos | PhotoPairs
 def evaluate(segment: Segmenter, photos: Photos, batch_size: int = 1) -> dict[str, Any]:
     """Figures of ``metrics.summarise`` over all photos, and more.
 
-    "photos" is their number; "photo_iou" lists each one's mean IoU over the clothes classes that it or its prediction
-    has, None for a photo without clothes.
+    "photos" is their number; "photo_iou" holds each one's mean IoU over the clothes classes that it or its prediction
+    has, by its name; None for a photo without clothes.
     """
     confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
     boundary = torch.zeros(len(CLASSES), 2, dtype=torch.int64)
@@ -52,7 +52,8 @@ def evaluate(segment: Segmenter, photos: Photos, batch_size: int = 1) -> dict[st
                 iou = mean_iou_clothes(own)
                 each.append(None if math.isnan(iou) else iou)
             progress.update(len(batch))
-    return summarise(confusion, CLASSES, boundary) | {"photos": len(photos), "photo_iou": each}
+    names = dict(zip(photos.names, each, strict=True))
+    return summarise(confusion, CLASSES, boundary) | {"photos": len(photos), "photo_iou": names}
 
 
 def worst_and_median(photo_iou: Sequence[float | None], count: int) -> tuple[list[int], list[int]]:
@@ -65,16 +66,17 @@ def worst_and_median(photo_iou: Sequence[float | None], count: int) -> tuple[lis
 
 def draw_gallery(segment: Segmenter, photos: Photos, figures: dict[str, Any], count: int) -> Image.Image:
     """The worst photos at the left, median ones at the right."""
+    each = list(figures["photo_iou"].items())
     columns = []
-    for title, numbers in zip(("worst", "median"), worst_and_median(figures["photo_iou"], count), strict=True):
+    for title, numbers in zip(("worst", "median"), worst_and_median([iou for _, iou in each], count), strict=True):
         panels = []
         for number in numbers:
             photo, truth = photos[number]
-            iou = figures["photo_iou"][number]
-            caption = f"{title}: {photos.names[number]}, mean IoU {iou:.2f}. Photo, truth, prediction"
-            panels.append(Panel(caption, photo, truth, segment([photo])[0]))
+            name, iou = each[number]
+            caption = f"{title}: {name}, mean IoU {iou:.2f}. Photo, truth, prediction"
+            panels.append(panel(caption, photo, truth, segment([photo])[0], PALETTE))
         columns.append(panels)
-    return gallery(columns, PALETTE)
+    return gallery(columns)
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
@@ -87,7 +89,7 @@ def report(figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
 
     def shown(value: float | None) -> str:
-        return "absent" if value is None else f"{value:.4f}"
+        return "-" if value is None else f"{value:.4f}"
 
     names = {
         "iou": "IoU",
@@ -136,13 +138,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         with atomic_path(Path(opt.json)) as part:
             part.write_text(json.dumps(figures | {"checkpoint": str(segment.path)}, indent=2) + "\n")
     if opt.record and segment.size is not None:
+        if figures["mean_iou_clothes"] is None:
+            raise RunError(f"--record: expected photos with clothes, found none in {opt.df_path}")
         info = replace(segment.info, size=segment.size, mean_iou_clothes=figures["mean_iou_clothes"])
         save_weights(segment.path, segment.network.state_dict(), info)
         print(f"Mean IoU and size recorded in {segment.path}")
-    folder = Path(opt.pictures)
-    write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")
-    if opt.gallery and set(figures["photo_iou"]) != {None}:  # a photo without clothes has nothing to be right about
-        write_picture(draw_gallery(segment, shown, figures, opt.gallery), folder / "gallery.png")
+    if opt.picture_folder:
+        folder = Path(opt.picture_folder)
+        write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")
+        if opt.gallery and set(figures["photo_iou"].values()) == {None}:
+            print("No gallery: neither truth nor prediction has clothes.")
+        elif opt.gallery:
+            write_picture(draw_gallery(segment, shown, figures, opt.gallery), folder / "gallery.png")
     return 0
 
 

@@ -53,10 +53,15 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
             )
         self.annotations = annotations
         self.image_folder = image_folder
-        self.names = annotations.names.tolist()
 
     def __len__(self) -> int:
         return len(self.annotations)
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the photos."""
+        names: list[str] = self.annotations.names.tolist()
+        return names
 
     def __getitem__(self, index: int) -> LabelledPhoto:
         record = self.annotations[index]
@@ -85,11 +90,15 @@ class PhotoPairs(Dataset[LabelledPhoto]):
 
     def __init__(self, photos: LabelledPhotos) -> None:
         self.photos = photos
-        following = photos.names[1:] + photos.names[:1]
-        self.names = [f"{left} + {right}" for left, right in zip(photos.names, following, strict=True)]
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    @property
+    def names(self) -> list[str]:
+        """File names of both photos of each pair."""
+        names = self.photos.names
+        return [f"{left} + {right}" for left, right in zip(names, names[1:] + names[:1], strict=True)]
 
     def __getitem__(self, index: int) -> LabelledPhoto:
         return beside(self.photos[index], self.photos[(index + 1) % len(self.photos)])

@@ -77,7 +77,7 @@ class Augmentation:
     """Random changes of photo and label map together; each is off at 0.
 
     Attributes:
-        pair: probability that another photo is put beside this one, so that two people are in the picture, 0 to 1.
+        pair: probability that a second photo is put beside this one, so that two people are in the picture, 0 to 1.
         portrait: probability of a close-up of the upper third to two thirds of the photo, 0 to 1. Unlike ``crop``, it
             keeps the head of a standing person in the frame: cloth without a person would teach that any cloth, a flag
             too, is worn.
@@ -99,7 +99,7 @@ class Augmentation:
     color: float = 0.0
 
     def partner(self, photos: int, seed: int) -> int | None:
-        """Number of the photo, 0 to ``photos - 1``, to put beside this one; None for none."""
+        """Number of the photo, 0 to ``photos - 1``, to put beside this one, any of them; None for none."""
         draw = np.random.default_rng((seed, 2))
         return int(draw.integers(photos)) if draw.random() < self.pair else None
 

@@ -7,17 +7,18 @@
 # U2NETP  the original U2NETP weights, u2netp.pth
 # flags   for every stage, after its own; "--iter 2 --warmup 1" is a trial
 #
-# All of it goes to results/bundled/; nothing in trained_checkpoint/ is touched.
+# All of it goes to results/bundled/ (or the folder that OUT names, for a trial); nothing in trained_checkpoint/ is
+# touched. The same command goes on after an interruption.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d >&2
+  sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 ccp=$(realpath "$1") source=$(realpath "$2")
 shift 2
 more=("$@")
 cd "$(dirname "$0")/.."
-out=results/bundled
+out=${OUT:-results/bundled}
 # glibc gives every large block back to the system when it is freed, and PyTorch asks for it again in the next step.
 export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000
 
@@ -29,8 +30,11 @@ grep -vE '^[0-9]*3\.' "$ccp/train.csv" > "$out/train.csv"
 stage() { # processes, name, size, initial weights, flags ...
   local processes=$1 name=$2 size=$3 initial=$4
   shift 4
-  OMP_NUM_THREADS=$((2 / processes)) torchrun --nproc_per_node="$processes" train.py --name "$name" --save_dir "$out" --logs_dir "$out/logs" --arch u2netp \
-    --unet_checkpoint "$initial" --image_folder "$ccp/train" --df_path "$out/train.csv" --val_df_path "$out/val.csv" \
+  local go_on=--no-continue_train
+  if [ -d "$out/$name" ]; then go_on=--continue_train; fi
+  OMP_NUM_THREADS=$((2 / processes)) python -m torch.distributed.run --standalone --nproc_per_node="$processes" train.py \
+    --name "$name" --save_dir "$out" --logs_dir "$out/logs" "$go_on" --arch u2netp --device cpu --unet_checkpoint "$initial" \
+    --image_folder "$ccp/train" --df_path "$out/train.csv" --val_df_path "$out/val.csv" \
     --fine_width "$size" --fine_height "$size" --nThreads 0 --lr 1e-3 --warmup 50 --amp bf16 --channels_last \
     --augment_flip 0.5 --augment_scale 0.2 --augment_rotate 10 --augment_shift 0.05 \
     --val_freq 200 --save_freq 200 --keep_checkpoints 1 "$@" ${more[@]+"${more[@]}"}

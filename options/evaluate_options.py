@@ -15,19 +15,26 @@ class EvaluateOptions(SegmentOptions):
     max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
     pairs: bool = option(False, "put each photo beside the next one: how pictures of two people come out")
     json: str = option("", "also write the figures to this file")
-    pictures: str = option("results/evaluation", "folder for confusion_matrix.png and gallery.png")
-    gallery: int = option(0, "draw the N worst and the N median photos: photo, truth, prediction", least=0)
+    pictures: str = option("", "draw confusion_matrix.png in this folder [with --gallery: results/evaluation]")
+    gallery: int = option(0, "also draw gallery.png: the N worst and N median photos, truth, prediction", least=0)
     record: bool = option(False, "write the mean IoU and --size into the weights file")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.record and not self.checkpoint:
+            raise OptionError("--record: expected --checkpoint, the file to write it into, found none")
         special = {
-            "size native": self.size == "native",
-            "flip": self.flip,
-            "min_area": self.min_area > 0,
-            "pairs": self.pairs,
-            "max_dataset_size": self.max_dataset_size is not None,
+            "--size native": self.size == "native",
+            "--flip": self.flip,
+            "--min_area": self.min_area > 0,
+            "--pairs": self.pairs,
+            "--max_dataset_size": self.max_dataset_size is not None,
         }
         if self.record and any(special.values()):
             name = next(name for name, used in special.items() if used)
-            raise OptionError(f"--record: expected without --{name}, which the figure of other weights lacks")
+            raise OptionError(f"--record: expected a plain measurement, which compares with others, found {name}")
+
+    @property
+    def picture_folder(self) -> str:
+        """Where pictures go; "" for none."""
+        return self.pictures or ("results/evaluation" if self.gallery else "")

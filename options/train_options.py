@@ -60,7 +60,7 @@ class TrainOptions(NetworkOptions):
     seed: int = option(0, "seed of weights, order, augmentation and held-out share", least=0)
 
     # Augmentation, all off at 0
-    augment_pair: float = option(0.0, "probability of another photo put beside, for two people", least=0, most=1)
+    augment_pair: float = option(0.0, "probability of a second photo put beside, for two people", least=0, most=1)
     augment_portrait: float = option(
         0.0, "probability of a close-up of the upper third to two thirds, head in the frame", least=0, most=1
     )

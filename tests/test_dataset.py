@@ -36,12 +36,16 @@ def test_squares_need_not_be_square(photo_folder: PhotoFolder) -> None:
     torch.testing.assert_close(photo[:, 60, 32], torch.tensor([-1.0, 200 / 127.5 - 1, -1.0]))
 
 
-def test_a_crop_takes_the_same_part_of_photo_and_labels(photo_folder: PhotoFolder) -> None:
-    squares = TrainingSquares(photos_of(photo_folder), (64, 64), 0.5, 0.5, Augmentation(crop=0.6))
+@pytest.mark.parametrize("kind", ["crop", "portrait", "pair"])
+def test_a_crop_takes_the_same_part_of_photo_and_labels(photo_folder: PhotoFolder, kind: str) -> None:
+    augmentation = Augmentation(**{kind: 0.6})
+    squares = TrainingSquares(photos_of(photo_folder), (64, 64), 0.5, 0.5, augmentation)
     for seed in range(8):
         photo, labels = squares[Draw(1, seed)]
+        assert torch.equal(photo, squares[Draw(1, seed)][0])
         assert (photo[0][labels == 1] > 0.3).float().mean() > 0.9
-        assert (photo[0][labels == 2] < -0.6).float().mean() > 0.9
+        wrong = photo[0][labels == 2] > 0.2  # of the trousers, which a portrait may not show
+        assert wrong.sum() <= 0.1 * wrong.numel()
 
 
 def test_missing_photos_are_counted(photo_folder: PhotoFolder) -> None:

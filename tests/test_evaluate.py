@@ -12,8 +12,13 @@ from PIL import Image
 
 import evaluate
 from data.annotations import read_annotations
+from data.classes import CLASSES
 from data.dataset import LabelledPhotos
 from infer import Segmenter
+from networks import U2NETP
+from options import EvaluateOptions
+from utils import RunError
+from utils.checkpoints import WeightsInfo, save_weights
 
 KEYS = {
     "iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos",
@@ -95,8 +100,30 @@ def test_pictures_of_what_fails(photo_folder: PhotoFolder, weights: Path, tmp_pa
             assert picture.format == "PNG"
             assert min(picture.size) > 200
     each = json.loads((tmp_path / "out.json").read_text())["photo_iou"]
-    assert len(each) == 8
-    assert all(0 <= iou <= 1 for iou in each)
+    assert list(each) == [f"{number:03d}.png" for number in range(8)]
+    assert all(0 <= iou <= 1 for iou in each.values())
+
+
+def test_no_pictures_unless_asked_for(photo_folder: PhotoFolder, weights: Path, tmp_path: Path) -> None:
+    assert evaluate.main(flags(photo_folder, weights, "--pictures=")) == 0
+    assert not (tmp_path / "pictures").exists()
+    assert EvaluateOptions().picture_folder == ""
+    assert EvaluateOptions(gallery=1).picture_folder == "results/evaluation"
+
+
+def test_nothing_to_draw_or_record_without_clothes(
+    photo_folder: PhotoFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = U2NETP(3, 4)
+    torch.nn.init.zeros_(network.outconv.weight)  # calls everything background
+    network.outconv.bias.data.copy_(torch.tensor([1.0, 0, 0, 0]))
+    save_weights(tmp_path / "w.pth", network.state_dict(), WeightsInfo("u2netp", CLASSES, (64, 64), step=1))
+    shoes = photo_folder.csv.read_text().splitlines()
+    photo_folder.csv.write_text("\n".join([shoes[0]] + [line.rsplit(",", 1)[0] + ",23" for line in shoes[1:]]) + "\n")
+    assert evaluate.main(flags(photo_folder, tmp_path / "w.pth", "--gallery=2")) == 0
+    assert "No gallery" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"--record: expected photos with clothes"):
+        evaluate.main(flags(photo_folder, tmp_path / "w.pth", "--record"))
 
 
 def test_the_worst_and_the_median_are_found() -> None:

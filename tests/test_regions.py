@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from utils.regions import absorb_small
 
@@ -44,3 +45,13 @@ def test_any_label_map_survives(seed: int, least: float) -> None:
     assert set(np.unique(result)) <= set(np.unique(labels))
     np.testing.assert_array_equal(result[labels == 0], 0)
     np.testing.assert_array_equal(absorb_small(labels, 0), labels)
+    for value in (1, 2, 3):
+        regions, count = ndimage.label(result == value, np.ones((3, 3)))
+        assert all((regions == number).sum() >= least * labels.size for number in range(1, count + 1))
+
+
+def test_a_small_region_in_a_small_region_goes_too() -> None:
+    labels = np.zeros((40, 40), dtype=np.uint8)
+    labels[10:13, 10:13] = 2
+    labels[11, 11] = 1
+    assert not absorb_small(labels, 0.01).any()

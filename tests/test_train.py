@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from data import DataError
+from data.transforms import Augmentation
 from networks import ARCHITECTURES
+from options import TrainOptions, parse
 from utils import RunError
 from utils.checkpoints import load_network, read_file
+from utils.distributed import Processes
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -68,8 +72,7 @@ def test_a_run_leaves_weights_state_options_and_curves(
     folder = tmp_path / "results" / "run"
     assert json.loads((folder / "options.json").read_text())["lr"] == 0.003
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert names[-1] == "itr_00000004_u2netp.pth"
-    assert names[:-1] in ([], ["best_u2netp.pth"])
+    assert names == ["best_u2netp.pth", "itr_00000004_u2netp.pth"]
     _, info = load_network(folder / "checkpoints" / names[-1], ARCHITECTURES, CLASSES)
     assert (info.step, info.size, info.arch) == (4, (64, 64), "u2netp")
     state = state_of(tmp_path)
@@ -274,3 +277,14 @@ def test_network_goes_on_from_given_weights(train_flags: TrainFlags, weights: Pa
     for key, value in before.items():
         if value.ndim == 4:
             torch.testing.assert_close(value, after[key], rtol=0, atol=1e-9)
+
+
+def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlags, photo_folder: PhotoFolder) -> None:
+    wanted = Augmentation(pair=0.1, portrait=0.2, crop=0.3, flip=0.4, scale=0.5, rotate=6, shift=0.7, color=0.8)
+    flags = [f"--augment_{name}={value}" for name, value in asdict(wanted).items()]
+    opt = parse(TrainOptions, train_flags("--region_loss=2.5", *flags))
+    run = train.Training(opt, Processes(torch.device("cpu")))
+    index, _ = train.read_data(opt)
+    assert run._squares(index, opt.image_folder, augment=True).augmentation == wanted
+    assert run._squares(index, opt.image_folder, augment=False).augmentation == Augmentation()
+    assert run.loss.region_weight == 2.5

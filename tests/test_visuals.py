@@ -5,12 +5,12 @@ import torch
 from PIL import Image
 
 from utils.visuals import (
-    Panel,
     colour,
     comparison,
     confusion_picture,
     gallery,
     overlay,
+    panel,
     save_mask,
     save_overlay,
 )
@@ -61,10 +61,10 @@ def test_an_overlay_tints_clothes_and_leaves_the_rest(tmp_path: Path) -> None:
 
 def test_a_gallery_shows_photo_truth_and_prediction() -> None:
     photo = Image.new("RGB", (40, 52), (10, 20, 30))
-    panel = Panel("one", photo, np.full((52, 40), 1, np.uint8), np.full((52, 40), 3, np.uint8))
-    picture = gallery([[panel, panel], [panel]], PALETTE)
-    single = gallery([[panel]], PALETTE)
+    single = panel("one", photo, np.full((52, 40), 1, np.uint8), np.full((52, 40), 3, np.uint8), PALETTE)
+    picture = gallery([[single, single], [single]])
     assert picture.size == (2 * single.width, 2 * single.height)
+    assert picture.getpixel((single.width + 5, single.height + 50)) == (255, 255, 255)  # no fourth one
     colours = {rgb for _, rgb in single.getcolors(single.width * single.height)}
     assert {(10, 20, 30), PALETTE[1], PALETTE[3]} <= colours
 

@@ -73,7 +73,7 @@ def _band(mask: Tensor, distance: int) -> Tensor:
     # A pixel is deep inside where the square around it is full; sums over squares take the same time at any distance.
     side = 2 * distance + 1
     padding = (distance + 1, distance, distance + 1, distance)
-    sums = F.pad(mask.to(torch.int64), padding).cumsum(0).cumsum(1)
+    sums = F.pad(mask.to(torch.int32), padding).cumsum(0, dtype=torch.int32).cumsum(1, dtype=torch.int32)
     square = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     return mask & (square < side**2)
 

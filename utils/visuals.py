@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,23 +44,14 @@ def overlay(photo: Image.Image, labels: NDArray[np.uint8], palette: Palette) -> 
         labels: its label map (H, W); 0 is background and stays as it is.
         palette: colours of the classes.
     """
-    bright = (np.array(palette, dtype=np.float32) * 2).clip(0, 255)[labels]
-    pixels = np.asarray(photo)
-    tinted = np.where(labels[..., None] > 0, (1 - TINT) * pixels + TINT * bright, pixels).astype(np.uint8)
+    bright = (np.array(palette) * 2).clip(0, 255).astype(np.uint8)[labels]
+    tinted = np.array(Image.blend(photo, Image.fromarray(bright), TINT))
+    tinted[labels == 0] = np.asarray(photo)[labels == 0]
     side = 2 * max(1, round(min(labels.shape) / 400)) + 1
     contour = ndimage.minimum_filter(labels, side) != ndimage.maximum_filter(labels, side)
     outline = contour & (labels > 0)
-    tinted[outline] = bright[outline].astype(np.uint8)
+    tinted[outline] = bright[outline]
     return Image.fromarray(tinted)
-
-
-class Panel(NamedTuple):
-    """A photo with its true and its predicted label map, and what to write above them."""
-
-    caption: str
-    photo: Image.Image
-    truth: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
 
 
 PANEL_HEIGHT = 260
@@ -71,33 +61,35 @@ MARGIN = 8
 """Space around what is drawn, pixels."""
 
 
-def gallery(columns: Sequence[Sequence[Panel]], palette: Palette) -> Image.Image:
-    """Panels in columns, each as photo, truth and prediction side by side under its caption."""
-    drawn = [[_panel(panel, palette) for panel in column] for column in columns]
-    widths = [max(picture.width for picture in column) for column in drawn]
-    height = max(sum(picture.height for picture in column) for column in drawn)
-    sheet = Image.new("RGB", (sum(widths), height), "white")
+def panel(
+    caption: str, photo: Image.Image, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], palette: Palette
+) -> Image.Image:
+    """A small picture of a photo, its true and its predicted label map side by side under a caption."""
+    width = max(1, round(photo.width * PANEL_HEIGHT / photo.height))
+    font = ImageFont.load_default(14)
+    header = 22
+    sheet = Image.new("RGB", (3 * width + 4 * MARGIN, header + PANEL_HEIGHT + 2 * MARGIN), "white")
+    ImageDraw.Draw(sheet).text((MARGIN, MARGIN // 2), caption, fill="black", font=font)
+    small = [photo.resize((width, PANEL_HEIGHT), Image.Resampling.BICUBIC)]
+    for labels in (truth, prediction):
+        squashed = Image.fromarray(labels).resize((width, PANEL_HEIGHT), Image.Resampling.NEAREST)
+        small.append(Image.fromarray(np.array(palette, dtype=np.uint8)[np.asarray(squashed)]))
+    for number, picture in enumerate(small):
+        sheet.paste(picture, (MARGIN + number * (width + MARGIN), header))
+    return sheet
+
+
+def gallery(columns: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Pictures, one below the other, in columns."""
+    height = max(sum(picture.height for picture in column) for column in columns)
+    sheet = Image.new("RGB", (sum(max(picture.width for picture in column) for column in columns), height), "white")
     left = 0
-    for column, width in zip(drawn, widths, strict=True):
+    for column in columns:
         top = 0
         for picture in column:
             sheet.paste(picture, (left, top))
             top += picture.height
-        left += width
-    return sheet
-
-
-def _panel(panel: Panel, palette: Palette) -> Image.Image:
-    colours = np.array(palette, dtype=np.uint8)
-    pictures = [panel.photo, *(Image.fromarray(colours[labels]) for labels in (panel.truth, panel.prediction))]
-    width = max(1, round(panel.photo.width * PANEL_HEIGHT / panel.photo.height))
-    font = ImageFont.load_default(14)
-    header = 22
-    sheet = Image.new("RGB", (3 * width + 4 * MARGIN, header + PANEL_HEIGHT + 2 * MARGIN), "white")
-    ImageDraw.Draw(sheet).text((MARGIN, MARGIN // 2), panel.caption, fill="black", font=font)
-    for number, picture in enumerate(pictures):
-        smooth = Image.Resampling.BICUBIC if number == 0 else Image.Resampling.NEAREST
-        sheet.paste(picture.resize((width, PANEL_HEIGHT), smooth), (MARGIN + number * (width + MARGIN), header))
+        left += max(picture.width for picture in column)
     return sheet
 
 
