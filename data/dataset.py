@@ -131,7 +131,7 @@ class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
         partner = self.augmentation.partner(len(self.photos), draw.seed)
         if partner is not None:
             photo, labels = self.augmentation.beside((photo, labels), self.photos[partner], draw.seed)
-        box = self.augmentation.crop_box(photo.size, draw.seed)
+        box = self.augmentation.crop_box(labels, draw.seed)
         if box is not None:
             photo, labels = photo.crop(box), labels[box[1] : box[3], box[0] : box[2]]
         pixels = pixels_to_tensor(squash_photo(photo, self.size))

@@ -13,6 +13,9 @@ from torchvision.transforms import v2
 Size = tuple[int, int]
 """(width, height) in pixels, Pillow's order."""
 
+Box = tuple[int, int, int, int]
+"""(left, upper, right, lower) in pixels, Pillow's order; right and lower are the first beyond."""
+
 
 LabelledPhoto = tuple[Image.Image, NDArray[np.uint8]]
 """RGB photo and its label map (H, W)."""
@@ -59,11 +62,15 @@ def beside(left: LabelledPhoto, right: LabelledPhoto) -> LabelledPhoto:
     return Image.fromarray(picture), np.concatenate([left[1], squash_labels(labels, size)], axis=1)
 
 
-PORTRAIT_SHARE = (1 / 3, 2 / 3)
-"""Least and greatest share of a photo's height that an upper-body close-up keeps."""
+# A standing adult's head takes about an eighth of the photos of whole people that this was made for.
+PORTRAIT_ABOVE = (0.08, 0.18)
+"""A portrait begins this share of the photo's height above the highest garment: least and greatest."""
 
-PORTRAIT_TOP = 0.08
-"""An upper-body close-up begins within this share of the height from the top, above or in the hair of most people."""
+PORTRAIT_BELOW = (0.06, 0.5)
+"""A portrait ends this share of the photo's height below the highest garment's upper edge: least and greatest."""
+
+PORTRAIT_SHAPE = (0.7, 1.5)
+"""Width of a portrait as a share of its height: least and greatest."""
 
 PAIR_WIDTH = 0.7
 """Of two photos side by side, each keeps from this share of its width to all of it, around its middle."""
@@ -78,9 +85,9 @@ class Augmentation:
 
     Attributes:
         pair: probability that a second photo is put beside this one, so that two people are in the picture, 0 to 1.
-        portrait: probability of a close-up of the upper third to two thirds of the photo, 0 to 1. Unlike ``crop``, it
-            keeps the head of a standing person in the frame: cloth without a person would teach that any cloth, a flag
-            too, is worn.
+        portrait: probability of a close-up of head and shoulders, down to the waist or so, 0 to 1. Unlike ``crop``, it
+            shows a face large, which is background, and always a person: cloth without one would teach that any
+            cloth, a flag too, is worn.
         crop: close-ups; the part of the photo that is kept has from ``1 - crop`` to 1 of its sides, 0 to below 1.
         flip: probability of a mirror image, 0 to 1.
         scale: the photo is enlarged or shrunk by a factor from ``1 - scale`` to ``1 + scale``, 0 to below 1.
@@ -113,24 +120,19 @@ class Augmentation:
             parts.append((photo.crop((start, 0, start + width, photo.height)), labels[:, start : start + width]))
         return beside(*parts)
 
-    def crop_box(self, size: Size, seed: int) -> tuple[int, int, int, int] | None:
-        """(left, upper, right, lower) in pixels of the part of a photo to keep; None keeps all of it.
+    def crop_box(self, labels: NDArray[np.uint8], seed: int) -> Box | None:
+        """The part of a photo to keep; None keeps all of it.
 
         Cropping comes before the photo is made small, so that a close-up has the detail of one.
 
         Args:
-            size: (width, height) of the photo, pixels.
+            labels: label map of the photo (H, W).
             seed: as in ``__call__``.
         """
         draw = np.random.default_rng((seed, 4))
-        if draw.random() < self.portrait:
-            height, width = round(size[1] * draw.uniform(*PORTRAIT_SHARE)), round(size[0] * draw.uniform(0.5, 1))
-            width, height = max(1, width), max(1, height)
-            left, upper = (
-                round(draw.triangular(0, 0.5, 1) * (size[0] - width)),
-                round(draw.uniform(0, PORTRAIT_TOP) * size[1]),
-            )
-            return left, upper, left + width, min(size[1], upper + height)
+        if draw.random() < self.portrait and labels.any():
+            return _portrait_box(labels, draw)
+        size = labels.shape[1], labels.shape[0]
         if not self.crop:
             return None
         draw = np.random.default_rng((seed, 1))
@@ -172,3 +174,18 @@ class Augmentation:
             torch.manual_seed(seed)
             changed = v2.Compose(steps)(tv_tensors.Image(pixels), tv_tensors.Mask(labels[None]))
         return changed[0].as_subclass(Tensor), changed[1].as_subclass(Tensor)[0]
+
+
+def _portrait_box(labels: NDArray[np.uint8], draw: np.random.Generator) -> Box:
+    """Head and shoulders of one of the people whose clothes a label map (H, W) shows."""
+    height, width = labels.shape
+    rows = np.flatnonzero(labels.any(axis=1))
+    collar = int(rows[0])
+    upper = max(0, round(collar - draw.uniform(*PORTRAIT_ABOVE) * height))
+    lower = min(height, round(collar + draw.uniform(*PORTRAIT_BELOW) * height) + 1)
+    # Below the head lie the garments of the highest rows; one of their columns picks the person.
+    columns = np.nonzero(labels[collar : collar + round(PORTRAIT_BELOW[0] * height) + 1])[1]
+    half = (lower - upper) * draw.uniform(*PORTRAIT_SHAPE) / 2
+    middle = draw.choice(columns)
+    left, right = max(0, round(middle - half)), min(width, round(middle + half) + 1)
+    return left, upper, right, lower

@@ -42,14 +42,14 @@ stage() { # processes, name, size, initial weights, flags ...
 
 python setup_model_weights.py --arch u2netp --source "$source" --output "$out/surgery.pth"
 
-stage 1 1_close_ups 224 "$out/surgery.pth" --batchSize 8 --iter 2200 --lr_schedule cosine --ema 0.995 \
+stage 1 1_crops 224 "$out/surgery.pth" --batchSize 8 --iter 2200 --lr_schedule cosine --ema 0.995 \
   --weight_decay 0.01 --augment_crop 0.65 --augment_color 0.3
 
-stage 2 2_small 160 "$out/1_close_ups/checkpoints/best_u2netp.pth" --batchSize 8 --iter 1800 --ema 0.995 \
+stage 2 2_small 160 "$out/1_crops/checkpoints/best_u2netp.pth" --batchSize 8 --iter 560 --ema 0.995 \
   --weight_decay 0.05 --augment_crop 0.3 --augment_color 0.4 --augment_pair 0.2 --augment_portrait 0.25
 
-stage 2 3_anneal 224 "$out/2_small/checkpoints/best_u2netp.pth" --batchSize 8 --iter 700 --lr_schedule cosine --ema 0.99 \
-  --weight_decay 0.05 --augment_crop 0.2 --augment_color 0.3 --augment_pair 0.15 --augment_portrait 0.2
+stage 2 3_portraits 224 "$out"/2_small/checkpoints/itr_*.pth --batchSize 8 --iter 1250 --lr_schedule cosine \
+  --ema 0.99 --weight_decay 0.05 --augment_crop 0.5 --augment_color 0.4 --augment_pair 0.15 --augment_portrait 0.3
 
-python evaluate.py --checkpoint "$out/3_anneal/checkpoints/best_u2netp.pth" --image_folder "$ccp/train" \
+python evaluate.py --checkpoint "$out/3_portraits/checkpoints/best_u2netp.pth" --image_folder "$ccp/train" \
   --df_path "$out/val.csv" --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"

@@ -62,7 +62,7 @@ class TrainOptions(NetworkOptions):
     # Augmentation, all off at 0
     augment_pair: float = option(0.0, "probability of a second photo put beside, for two people", least=0, most=1)
     augment_portrait: float = option(
-        0.0, "probability of a close-up of the upper third to two thirds, head in the frame", least=0, most=1
+        0.0, "probability of a close-up of head and shoulders, down to the waist or so", least=0, most=1
     )
     augment_crop: float = option(0.0, "close-ups: keep a share of 1 - X to 1 of the sides", least=0, below=1)
     augment_flip: float = option(0.0, "probability of a mirror image", least=0, most=1)

@@ -42,17 +42,17 @@ def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
     out = copy / "results" / "bundled"
     figures = json.loads((out / "figures.json").read_text())
     assert figures["photos"] == 2
-    trained = Segmenter.load(out / "3_anneal" / "checkpoints" / "best_u2netp.pth", device="cpu")
+    trained = Segmenter.load(out / "3_portraits" / "checkpoints" / "best_u2netp.pth", device="cpu")
     assert trained.info.step == 2
     assert trained.info.mean_iou_clothes == figures["mean_iou_clothes"]
     assert (out / "evaluation" / "gallery.png").exists()
     assert not (copy / "trained_checkpoint").exists()
 
-    (out / "3_anneal" / "training_state.pth").unlink()  # as if it had been killed there
-    shutil.rmtree(out / "3_anneal" / "checkpoints")
+    (out / "3_portraits" / "training_state.pth").unlink()  # as if it had been killed there
+    shutil.rmtree(out / "3_portraits" / "checkpoints")
     done = run("bash", copy / "docs" / SCRIPT.name, data.csv.parent, source, *tiny, cwd=tmp_path, env={"PATH": scripts})
     assert done.returncode == 0, done.stderr
-    assert (out / "3_anneal" / "checkpoints" / "best_u2netp.pth").exists()
+    assert (out / "3_portraits" / "checkpoints" / "best_u2netp.pth").exists()
 
 
 def test_without_folders_it_says_what_it_needs() -> None:

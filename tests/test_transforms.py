@@ -34,6 +34,10 @@ def test_labels_do_not_mix_and_keep_width_and_height_apart() -> None:
     assert (small[:, 4:] == 3).all()
 
 
+LABELS = np.zeros((400, 300), dtype=np.uint8)
+"""Clothes of one person."""
+LABELS[80:300, 150:200] = 1
+
 ALL = Augmentation(crop=0.5, flip=0.5, scale=0.3, rotate=20, shift=0.1, color=0.2)
 
 
@@ -63,7 +67,7 @@ def test_a_change_depends_on_its_seed_alone() -> None:
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert torch.equal(torch.get_rng_state(), state)
-    assert ALL.crop_box((30, 40), 5) == ALL.crop_box((30, 40), 5)
+    assert ALL.crop_box(LABELS, 5) == ALL.crop_box(LABELS, 5)
     assert any(not torch.equal(first[0], ALL(*scene(), seed)[0]) for seed in range(6, 9))
 
 
@@ -72,11 +76,11 @@ def test_nothing_changes_unless_asked_for() -> None:
     same = Augmentation()(pixels, labels, 3)
     assert same[0] is pixels
     assert same[1] is labels
-    assert Augmentation().crop_box((30, 40), 3) is None
+    assert Augmentation().crop_box(LABELS, 3) is None
 
 
 def test_crops_lie_within_the_photo_and_reach_the_share_asked_for() -> None:
-    boxes = [Augmentation(crop=0.6).crop_box((300, 400), seed) for seed in range(300)]
+    boxes = [Augmentation(crop=0.6).crop_box(LABELS, seed) for seed in range(300)]
     for left, upper, right, lower in boxes:
         assert 0 <= left < right <= 300
         assert 0 <= upper < lower <= 400
@@ -92,15 +96,36 @@ def test_flip_mirrors_always_at_one() -> None:
     assert torch.equal(flipped[1], labels.flip(-1))
 
 
-def test_portraits_keep_the_top_of_the_photo() -> None:
-    boxes = [Augmentation(portrait=1).crop_box((300, 400), seed) for seed in range(300)]
+def test_portraits_show_the_head_above_the_clothes() -> None:
+    boxes = [Augmentation(portrait=1).crop_box(LABELS, seed) for seed in range(300)]
     for left, upper, right, lower in boxes:
         assert 0 <= left < right <= 300
-        assert 0 <= upper <= 0.08 * 400
-        assert 130 <= lower - upper <= 270
-    assert min(box[3] - box[1] for box in boxes) < 150
-    few = [Augmentation(portrait=0.3).crop_box((300, 400), seed) for seed in range(300)]
+        assert 80 - 0.18 * 400 <= upper <= 80 - 0.08 * 400  # the head; the clothes begin in row 80
+        assert 80 + 0.06 * 400 <= lower <= 80 + 0.5 * 400 + 1
+        assert left <= 200
+        assert right > 150
+    few = [Augmentation(portrait=0.3).crop_box(LABELS, seed) for seed in range(300)]
     assert 60 < sum(box is not None for box in few) < 120
+    assert Augmentation(portrait=1).crop_box(np.zeros_like(LABELS), 0) is None
+
+
+def test_portraits_choose_between_two_people() -> None:
+    labels = np.zeros((400, 600), np.uint8)
+    labels[100:300, 50:100] = 1
+    labels[100:300, 500:550] = 2
+    boxes = [Augmentation(portrait=1).crop_box(labels, seed) for seed in range(50)]
+    seen = [np.unique(labels[upper:lower, left:right]).tolist() for left, upper, right, lower in boxes]
+    assert [0, 1] in seen
+    assert [0, 2] in seen
+
+
+def test_a_portrait_at_the_edge_of_a_tiny_photo_is_not_empty() -> None:
+    labels = np.zeros((2, 3), np.uint8)
+    labels[1, 2] = 1
+    for seed in range(50):
+        left, upper, right, lower = Augmentation(portrait=1).crop_box(labels, seed)
+        assert 0 <= left < right <= 3
+        assert 0 <= upper < lower <= 2
 
 
 def test_two_photos_side_by_side_keep_their_shape_and_labels() -> None:
