@@ -1,11 +1,13 @@
-"""Prepare weights: original U2-Net weights with a new head for clothes, or the released clothes weights.
+"""Prepare weights: original ones with a new head for clothes, the released clothes weights, or a mean of several.
 
 python setup_model_weights.py
 python setup_model_weights.py --arch u2netp --source u2netp.pth
 python setup_model_weights.py --released
+python setup_model_weights.py --average first.pth,second.pth --output mean.pth
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from networks import ARCHITECTURES
 from options import SetupOptions, parse
 from options.base_options import SURGERY_WEIGHTS
 from utils import RunError
-from utils.checkpoints import WeightsInfo, load_network, read_file, save_weights, state_dict_of, transplant
+from utils.checkpoints import WeightsInfo, load_network, mean_state, read_file, save_weights, state_dict_of, transplant
 from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, fetch
 from utils.script import run_script
 
@@ -47,6 +49,22 @@ def fetch_released(opt: SetupOptions) -> None:
     print(f"{output}: {info.arch} for {', '.join(info.classes)}")
 
 
+def average(opt: SetupOptions) -> None:
+    """Write the mean of several weights files of one architecture; it says of itself what the last one says."""
+    paths = [Path(name) for name in opt.averaged]
+    loaded = [load_network(path, ARCHITECTURES, CLASSES) for path in paths]
+    first, last = loaded[0][1], loaded[-1][1]
+    for path, (_, info) in zip(paths, loaded, strict=True):
+        if (info.arch, info.mean, info.std) != (first.arch, first.mean, first.std):
+            raise RunError(
+                f"--average: expected weights of one architecture and normalisation, found {paths[0]} ({first.arch}, "
+                f"mean {first.mean}, std {first.std}) and {path} ({info.arch}, mean {info.mean}, std {info.std})"
+            )
+    state = mean_state([network.state_dict() for network, _ in loaded])
+    save_weights(Path(opt.output), state, replace(last, mean_iou_clothes=None))
+    print(f"{opt.output}: the mean of {len(paths)} files")
+
+
 def _fetch(download: Download, path: Path, address: str, more: str = "") -> None:
     try:
         fetch(download, path, first=address)
@@ -56,7 +74,9 @@ def _fetch(download: Download, path: Path, address: str, more: str = "") -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(SetupOptions, argv)
-    if opt.released:
+    if opt.average:
+        average(opt)
+    elif opt.released:
         fetch_released(opt)
     else:
         operate(opt)

@@ -15,6 +15,7 @@ class SetupOptions(BaseOptions):
     output: str = option("", "file to write [prev_checkpoints/, or trained_checkpoint/ with --released]")
     list_tensors: bool = option(False, "name every tensor that carried over and every one that did not")
     released: bool = option(False, "fetch the released clothes weights into trained_checkpoint/ instead")
+    average: str = option("", "instead, write the mean of these weights files, separated by commas, to --output")
     seed: int = option(0, "seed of the tensors that start from random numbers", least=0)
 
     def __post_init__(self) -> None:
@@ -23,5 +24,14 @@ class SetupOptions(BaseOptions):
             raise OptionError("--released and --source: expected one of the two, found both")
         if self.released and self.arch != "u2net":
             raise OptionError(f"--released: expected --arch u2net, the only one released, found {self.arch}")
+        if self.average and (self.released or self.source or self.address):
+            raise OptionError("--average: expected without --released, --source and --address, found with one")
+        if self.average and (len(self.averaged) < 2 or not self.output):
+            raise OptionError(f"--average: expected two files or more and --output, found {self.average!r}")
         if self.source and self.address:
             raise OptionError("--source and --address: expected one of the two, found both")
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The files of --average."""
+        return tuple(name.strip() for name in self.average.split(",") if name.strip())

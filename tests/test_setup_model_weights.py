@@ -7,7 +7,7 @@ from conftest import ROOT, python
 import setup_model_weights
 from networks import ARCHITECTURES, U2NET, U2NETP
 from utils import RunError
-from utils.checkpoints import load_network, read_file
+from utils.checkpoints import WeightsInfo, load_network, read_file, save_weights
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 REAL = ROOT.parent / "shared" / "weights" / "u2netp.pth"
@@ -52,3 +52,27 @@ def test_a_missing_source_is_said(tmp_path: Path) -> None:
 def test_the_original_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert setup_model_weights.main(["--arch=u2netp", f"--source={REAL}", f"--output={tmp_path / 'out.pth'}"]) == 0
     assert "784 of 798" in capsys.readouterr().out
+
+
+def test_weights_can_be_averaged(tmp_path: Path) -> None:
+    states = []
+    for number, arch in enumerate([U2NETP, U2NETP, U2NETP, U2NET]):
+        torch.manual_seed(number)
+        state = arch(3, 4).state_dict()
+        state["stage1.rebnconvin.bn_s1.num_batches_tracked"].fill_(10 * number)
+        states.append(state)
+        info = WeightsInfo(arch.__name__.lower(), CLASSES, (64 + number, 64), step=number, mean_iou_clothes=0.5)
+        save_weights(tmp_path / f"{number}.pth", state, info)
+    files = [str(tmp_path / f"{number}.pth") for number in range(4)]
+    output = tmp_path / "new" / "mean.pth"
+    assert setup_model_weights.main([f"--average={','.join(files[:3])}", f"--output={output}"]) == 0
+    network, info = load_network(output, ARCHITECTURES, CLASSES)
+    assert (info.size, info.step, info.mean_iou_clothes) == ((66, 64), 2, None)
+    for key, found in network.state_dict().items():
+        if found.is_floating_point():
+            torch.testing.assert_close(found, sum(state[key] for state in states[:3]) / 3)
+    assert network.state_dict()["stage1.rebnconvin.bn_s1.num_batches_tracked"] == 20
+
+    with pytest.raises(RunError, match=r"--average: expected weights of one architecture .* \(u2net,"):
+        setup_model_weights.main([f"--average={files[0]}, {files[3]}", f"--output={tmp_path / 'other.pth'}"])
+    assert not (tmp_path / "other.pth").exists()

@@ -173,6 +173,18 @@ def transplant(source: StateDict, network: nn.Module, path: Path) -> tuple[list[
     return carried, [key for key in target if key not in carried]
 
 
+def mean_state(states: Sequence[Mapping[str, Tensor]]) -> StateDict:
+    """Mean of several state dicts with the same keys and shapes; counts, which are integers, are the last one's.
+
+    Weights that were trained further from the same ones lie in one valley of the loss, and their mean generalises
+    better than each (Wortsman et al., "Model soups", ICML 2022, arXiv 2203.05482).
+    """
+    return {
+        key: torch.stack([state[key] for state in states]).mean(0) if last.is_floating_point() else last
+        for key, last in states[-1].items()
+    }
+
+
 class Stateful(Protocol):
     """Whatever has a state dict: a network, an optimizer, a gradient scaler."""
 
