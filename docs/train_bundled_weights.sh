@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the bundled weights again: surgery, three stages, evaluation. Hours on a CPU.
+# Train the bundled weights again: surgery, three stages, an average, evaluation. Hours on a CPU.
 #
 #     bash docs/train_bundled_weights.sh CCP U2NETP [flags of train.py ...]
 #
@@ -48,8 +48,13 @@ stage 1 1_crops 224 "$out/surgery.pth" --batchSize 8 --iter 2200 --lr_schedule c
 stage 2 2_small 160 "$out/1_crops/checkpoints/best_u2netp.pth" --batchSize 8 --iter 560 --ema 0.995 \
   --weight_decay 0.05 --augment_crop 0.3 --augment_color 0.4 --augment_pair 0.2 --augment_portrait 0.25
 
-stage 2 3_portraits 224 "$out"/2_small/checkpoints/itr_*.pth --batchSize 8 --iter 1250 --lr_schedule cosine \
-  --ema 0.99 --weight_decay 0.05 --augment_crop 0.5 --augment_color 0.4 --augment_pair 0.15 --augment_portrait 0.3
+stage 2 3_portraits 224 "$out"/2_small/checkpoints/itr_*.pth --batchSize 8 --iter 1000 --lr_schedule cosine \
+  --ema 0.99 --weight_decay 0.05 --augment_crop 0.5 --augment_color 0.4 --augment_pair 0.15 --augment_portrait 0.3 \
+  --save_freq 500 --keep_checkpoints 0
 
-python evaluate.py --checkpoint "$out/3_portraits/checkpoints/best_u2netp.pth" --image_folder "$ccp/train" \
-  --df_path "$out/val.csv" --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"
+files=$out/1_crops/checkpoints/best_u2netp.pth
+for file in "$out"/3_portraits/checkpoints/itr_*.pth; do files=$files,$file; done
+python setup_model_weights.py --average "$files" --output "$out/cloth_segm_u2netp.pth"
+
+python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$ccp/train" --df_path "$out/val.csv" \
+  --size 256 --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"

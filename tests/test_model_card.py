@@ -1,0 +1,44 @@
+"""The bundled weights, their figure and their samples agree wherever they are."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+from conftest import ROOT
+from PIL import Image
+
+import infer
+from infer import Segmenter
+
+WEIGHTS = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+CARD = (ROOT / "docs" / "model_card.md").read_text()
+
+
+def test_the_card_is_of_the_bundled_weights() -> None:
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in CARD
+    info = Segmenter.load(WEIGHTS, device="cpu").info
+    assert f"{info.size[0]} x {info.size[1]} pixels" in CARD
+
+
+def test_file_card_and_readme_give_one_figure() -> None:
+    info = Segmenter.load(WEIGHTS, device="cpu").info
+    assert info.mean_iou_clothes is not None
+    figure = f"**{info.mean_iou_clothes:.3f}**"
+    for text in (CARD, (ROOT / "README.md").read_text()):
+        rows = [line for line in text.splitlines() if re.fullmatch(r"\|( [\d.]+ \|){3} \*\*[\d.]+\*\* .*", line)]
+        assert len(rows) == 1
+        assert figure in rows[0]
+
+
+def test_the_samples_are_what_the_bundled_weights_draw(tmp_path: Path) -> None:
+    command = "python infer.py --output docs/samples --save mask,overlay"
+    assert command in (ROOT / "docs" / "samples.md").read_text()
+    arguments = ["--output", str(tmp_path), "--save", "mask,overlay", "--input", str(ROOT / "input_images")]
+    assert infer.main([*arguments, "--checkpoint", str(WEIGHTS), "--device", "cpu"]) == 0
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(path.name for path in (ROOT / "docs" / "samples").iterdir())
+    for name in drawn:
+        if name.endswith(".png"):
+            now, then = (np.asarray(Image.open(folder / name)) for folder in (tmp_path, ROOT / "docs" / "samples"))
+            assert (now == then).mean() > 0.999  # processors round differently
