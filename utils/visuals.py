@@ -20,10 +20,15 @@ Palette = Sequence[tuple[int, int, int]]
 
 def save_mask(labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
     """Write a label map (H, W) uint8 as a palette PNG: pixel values are classes, shown in their colours."""
+    with atomic_path(path) as part:
+        mask_picture(labels, palette).save(part, format="PNG", optimize=True)
+
+
+def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
+    """Label map (H, W) -> palette picture."""
     mask = Image.fromarray(labels)
     mask.putpalette([value for colour in palette for value in colour])  # makes a palette picture of a grey one
-    with atomic_path(path) as part:
-        mask.save(part, format="PNG", optimize=True)
+    return mask
 
 
 def save_overlay(photo: Image.Image, labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
@@ -70,12 +75,10 @@ def panel(
     header = 22
     sheet = Image.new("RGB", (3 * width + 4 * MARGIN, header + PANEL_HEIGHT + 2 * MARGIN), "white")
     ImageDraw.Draw(sheet).text((MARGIN, MARGIN // 2), caption, fill="black", font=font)
-    small = [photo.resize((width, PANEL_HEIGHT), Image.Resampling.BICUBIC)]
-    for labels in (truth, prediction):
-        squashed = Image.fromarray(labels).resize((width, PANEL_HEIGHT), Image.Resampling.NEAREST)
-        small.append(Image.fromarray(np.array(palette, dtype=np.uint8)[np.asarray(squashed)]))
-    for number, picture in enumerate(small):
-        sheet.paste(picture, (MARGIN + number * (width + MARGIN), header))
+    # Palette pictures are resized by nearest neighbour, whatever is asked for, so classes do not mix.
+    for number, picture in enumerate((photo, mask_picture(truth, palette), mask_picture(prediction, palette))):
+        small = picture.resize((width, PANEL_HEIGHT), Image.Resampling.BICUBIC)
+        sheet.paste(small, (MARGIN + number * (width + MARGIN), header))
     return sheet
 
 
