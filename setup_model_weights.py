@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from data.classes import CLASSES
+from data.classes import CLASSES, LABEL_SETS
 from networks import ARCHITECTURES
 from options import SetupOptions, parse
 from options.base_options import SURGERY_WEIGHTS
@@ -30,9 +30,10 @@ def operate(opt: SetupOptions) -> None:
         source = output.parent / ORIGINAL_WEIGHTS[opt.arch].file_name
         _fetch(ORIGINAL_WEIGHTS[opt.arch], source, opt.address, "--source FILE takes one that is elsewhere, ")
     torch.manual_seed(opt.seed)
-    network = ARCHITECTURES[opt.arch](3, len(CLASSES))
+    names = LABEL_SETS[opt.labels].names
+    network = ARCHITECTURES[opt.arch](3, len(names))
     carried, stayed = transplant(state_dict_of(read_file(source), source), network, source)
-    save_weights(output, network.state_dict(), WeightsInfo(opt.arch, CLASSES, step=0))
+    save_weights(output, network.state_dict(), WeightsInfo(opt.arch, names, step=0))
     if opt.list_tensors:
         print("\n".join([f"carried over  {name}" for name in carried] + [f"random        {name}" for name in stayed]))
     total = len(carried) + len(stayed)

@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from data import DataError
 from data.annotations import Annotations, read_annotations
-from data.classes import CLASSES, PALETTE
+from data.classes import CLASSES, LABEL_SETS, PALETTE
 from data.dataset import LabelledPhotos, TrainingSquares
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
 from data.transforms import Augmentation
-from networks import ARCHITECTURES, DeepSupervisionLoss
+from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
 from utils import RunError
 from utils.checkpoints import (
@@ -57,12 +57,13 @@ class Training:
         resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
         train_index, val_index = read_data(opt)
 
+        self.labels = LABEL_SETS[opt.labels]
         torch.manual_seed(opt.seed)
         self.network = self._network(resumed is not None).to(self.device)
         if opt.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.ema = ExponentialMovingAverage(self.network, opt.ema) if opt.ema else None
-        self.loss = DeepSupervisionLoss(region_weight=opt.region_loss).to(self.device)
+        self.loss = DeepSupervisionLoss(classes=len(self.labels.names), region_weight=opt.region_loss).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=opt.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=opt.weight_decay
         )
@@ -116,14 +117,14 @@ class Training:
     def _network(self, resumed: bool) -> nn.Module:
         opt = self.opt
         if resumed or not opt.initial_weights:
-            return ARCHITECTURES[opt.arch](3, len(CLASSES))
+            return ARCHITECTURES[opt.arch](3, len(self.labels.names))
         path = Path(opt.initial_weights)
         if not path.exists():
             raise RunError(
                 f"{path}: expected initial weights, found none; make them by python setup_model_weights.py "
                 f'--arch {opt.arch}, name others by --unet_checkpoint, or give --unet_checkpoint "" for random ones'
             )
-        return load_network(path, ARCHITECTURES, CLASSES, arch=opt.arch)[0]
+        return load_network(path, ARCHITECTURES, self.labels.names, arch=opt.arch)[0]
 
     def _squares(self, index: Annotations, image_folder: str, *, augment: bool) -> TrainingSquares:
         opt = self.opt
@@ -136,9 +137,10 @@ class Training:
             rotate=opt.augment_rotate,
             shift=opt.augment_shift,
             color=opt.augment_color,
+            recolor=opt.augment_recolor,
         )
         with blame("--image_folder" if augment or not opt.val_image_folder else "--val_image_folder", DataError):
-            photos = LabelledPhotos(index, Path(image_folder))
+            photos = LabelledPhotos(index, Path(image_folder), self.labels.label_of)
         return TrainingSquares(
             photos,
             (opt.fine_width, opt.fine_height),
@@ -219,7 +221,15 @@ class Training:
         self.draws += seen
         self.log.step(self.step, total=total, fused=fused, grad_norm=grad_norm, lr=lr, photos=seen)
         if self.step % opt.image_log_freq == 0:
-            self.log_picture("training", photos, labels, outputs[0])
+            self.log_picture("training", photos, self.class_maps(labels), self.class_logits(outputs[0]))
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """Logits of the classes (N, C, H, W) from those of what the network tells apart."""
+        return grouped_logits(logits, self.labels.classes)
+
+    def class_maps(self, labels: Tensor) -> Tensor:
+        """Label maps (N, H, W) of the classes from those that the network learns from."""
+        return torch.tensor(self.labels.classes, device=labels.device)[labels]
 
     def log_picture(self, name: str, photos: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Photos, truth and prediction."""
@@ -248,7 +258,7 @@ class Training:
         progress = tqdm(self.val_loader, "validation", leave=False, disable=not self.processes.is_main)
         for number, batch in enumerate(batches(progress)):
             photos, labels = self.to_device(*batch)
-            logits = self.forward(network, photos)[0]
+            labels, logits = self.class_maps(labels), self.class_logits(self.forward(network, photos)[0])
             confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES)).cpu()
             if number == 0:
                 self.log_picture("validation", photos, labels, logits)
@@ -265,7 +275,7 @@ class Training:
         """What the weights of this step say about themselves."""
         opt = self.opt
         size = (opt.fine_width, opt.fine_height)
-        return WeightsInfo(opt.arch, CLASSES, size, opt.mean, opt.std, self.step, self.latest_iou)
+        return WeightsInfo(opt.arch, self.labels.names, size, opt.mean, opt.std, self.step, self.latest_iou)
 
     def save(self) -> None:
         """Write the weights and the state to go on from."""

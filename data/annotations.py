@@ -27,14 +27,14 @@ class Photo(NamedTuple):
     name: str
     height: int  # pixels
     width: int  # pixels
-    instances: list[tuple[int, str]]  # (class 1 to 3, run-length encoded mask), in the order of the file
+    instances: list[tuple[int, str]]  # (category id, run-length encoded mask), in the order of the file
 
 
 @dataclass(frozen=True)
 class Annotations:
     """Photos in the order in which the file names them first. Instances are those of clothes classes only.
 
-    Instances of photo i are ``first[i]`` to ``first[i + 1]`` of ``offsets``, ``lengths`` and ``classes``.
+    Instances of photo i are ``first[i]`` to ``first[i + 1]`` of ``offsets``, ``lengths`` and ``categories``.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Annotations:
     first: NDArray[np.int64]  # (P + 1,)
     offsets: NDArray[np.int64]  # (I,) bytes from the start of the file to the mask
     lengths: NDArray[np.int64]  # (I,) bytes of the mask
-    classes: NDArray[np.uint8]  # (I,) 1 to 3
+    categories: NDArray[np.uint8]  # (I,) ids of clothes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,9 +54,11 @@ class Annotations:
         span = slice(self.first[index], self.first[index + 1])
         instances = []
         with self.path.open("rb") as file:
-            for offset, length, value in zip(self.offsets[span], self.lengths[span], self.classes[span], strict=True):
+            for offset, length, category in zip(
+                self.offsets[span], self.lengths[span], self.categories[span], strict=True
+            ):
                 file.seek(offset)
-                instances.append((int(value), file.read(length).decode("ascii", errors="replace")))
+                instances.append((int(category), file.read(length).decode("ascii", errors="replace")))
         return Photo(str(self.names[index]), int(self.heights[index]), int(self.widths[index]), instances)
 
     def select(self, photos: NDArray[np.int64]) -> "Annotations":
@@ -72,7 +74,7 @@ class Annotations:
             first=first,
             offsets=self.offsets[instances],
             lengths=self.lengths[instances],
-            classes=self.classes[instances],
+            categories=self.categories[instances],
         )
 
     def head(self, photos: int) -> "Annotations":
@@ -127,8 +129,8 @@ def read_annotations(path: Path) -> Annotations:
                 f"found {row[column]} here and another before"
             )
 
-    table["class"] = np.array([class_of(category) for category in range(len(CATEGORIES))])[table["category"]]
-    clothes = table[table["class"] > 0].sort_values("photo", kind="stable")
+    is_clothes = np.array([class_of(category) > 0 for category in range(len(CATEGORIES))])
+    clothes = table[is_clothes[table["category"]]].sort_values("photo", kind="stable")
     return Annotations(
         path=path,
         names=np.array(names, dtype=np.str_),
@@ -137,7 +139,7 @@ def read_annotations(path: Path) -> Annotations:
         first=np.searchsorted(clothes["photo"].to_numpy(), np.arange(len(names) + 1)),
         offsets=clothes["offset"].to_numpy(np.int64),
         lengths=clothes["length"].to_numpy(np.int64),
-        classes=clothes["class"].to_numpy(np.uint8),
+        categories=clothes["category"].to_numpy(np.uint8),
     )
 
 

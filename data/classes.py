@@ -1,5 +1,8 @@
 """What the network can tell apart, its colours, and which garment category belongs to which class."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 CLASSES = ("background", "upper body", "lower body", "full body")
 """Class names; the position is the value in a label map."""
 
@@ -68,3 +71,25 @@ def class_of(category: int) -> int:
     if category < _FIRST_FULL:
         return 2
     return 3 if category < _FIRST_OTHER else 0
+
+
+def garment_of(category: int) -> int:
+    """Label of a category id where garments are told apart: one label a category, 0 where its class is background."""
+    return category + 1 if class_of(category) else 0
+
+
+class LabelSet(NamedTuple):
+    """What a network learns to tell apart."""
+
+    names: tuple[str, ...]  # the position is the value in a label map
+    label_of: Callable[[int], int]  # label of an iMaterialist category id
+    classes: tuple[int, ...]  # class of each label
+
+
+LABEL_SETS = {
+    "classes": LabelSet(CLASSES, class_of, tuple(range(len(CLASSES)))),
+    "garments": LabelSet(
+        ("background", *CATEGORIES[:_FIRST_OTHER]), garment_of, (0, *map(class_of, range(_FIRST_OTHER)))
+    ),
+}
+"""The classes, and the garment categories that make them up, which are harder to tell apart and teach more."""

@@ -1,5 +1,6 @@
 """Photos with their label maps, at the photos' own size or squashed for training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from data import DataError
 from data.annotations import Annotations
+from data.classes import class_of
 from data.label_map import merge
 from data.photos import load_photo, to_rgb
 from data.transforms import (
@@ -37,12 +39,13 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
     Args:
         annotations: the index.
         image_folder: holds the photos under the names in the index.
+        label_of: the label, in the label map, of a category id.
 
     Raises:
         DataError: photos are missing.
     """
 
-    def __init__(self, annotations: Annotations, image_folder: Path) -> None:
+    def __init__(self, annotations: Annotations, image_folder: Path, label_of: Callable[[int], int] = class_of) -> None:
         if not image_folder.is_dir():
             raise DataError(f"{image_folder}: expected the folder of the photos, found none")
         missing = [name for name in annotations.names if not (image_folder / name).is_file()]
@@ -53,6 +56,7 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
             )
         self.annotations = annotations
         self.image_folder = image_folder
+        self.label_of = label_of
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -80,7 +84,8 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
                 f"as {self.annotations.path} says, found {photo.size[0]} x {photo.size[1]}"
             )
         try:
-            return photo, merge(record.instances, (record.height, record.width))
+            instances = [(self.label_of(category), mask) for category, mask in record.instances]
+            return photo, merge(instances, (record.height, record.width))
         except ValueError as error:
             raise DataError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
 

@@ -18,7 +18,7 @@ def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int]) -> NDArr
     the side it is the same at any size, so it is applied at the photo's own.
 
     Args:
-        instances: (class, run-length encoded mask) of each.
+        instances: (label, run-length encoded mask) of each.
         shape: (height, width) of the photo, in pixels.
 
     Returns:

@@ -16,7 +16,6 @@ Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels, Pillow's order; right and lower are the first beyond."""
 
-
 LabelledPhoto = tuple[Image.Image, NDArray[np.uint8]]
 """RGB photo and its label map (H, W)."""
 
@@ -78,6 +77,9 @@ PAIR_WIDTH = 0.7
 CROP_SHAPE = 0.3
 """Width and height of a crop are stretched and shrunk by up to exp(0.3) = 1.35 against each other's share."""
 
+RECOLOR_CONTRAST = (0.7, 1.4)
+"""Contrast of recoloured cloth as a share of what it was: least and greatest."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -94,6 +96,8 @@ class Augmentation:
         rotate: greatest angle, degrees.
         shift: greatest shift, as a share of the side.
         color: strength of the change of brightness, contrast and saturation, 0 to 1.
+        recolor: probability, for each label in the photo, that its cloth takes another colour, 0 to 1. Which garment
+            it is does not depend on that, and a network that saw few photos believes it does.
     """
 
     pair: float = 0.0
@@ -104,6 +108,7 @@ class Augmentation:
     rotate: float = 0.0
     shift: float = 0.0
     color: float = 0.0
+    recolor: float = 0.0
 
     def partner(self, photos: int, seed: int) -> int | None:
         """Number of the photo, 0 to ``photos - 1``, to put beside this one, any of them; None for none."""
@@ -168,12 +173,36 @@ class Augmentation:
             )
         if self.color:
             steps.append(v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color))
+        if self.recolor:
+            pixels = _recolor(pixels, labels, self.recolor, np.random.default_rng((seed, 5)))
         if not steps:
             return pixels, labels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             changed = v2.Compose(steps)(tv_tensors.Image(pixels), tv_tensors.Mask(labels[None]))
         return changed[0].as_subclass(Tensor), changed[1].as_subclass(Tensor)[0]
+
+
+def _recolor(pixels: Tensor, labels: Tensor, probability: float, draw: np.random.Generator) -> Tensor:
+    """Move the mean colour of each label's pixels, with ``probability``, towards a random one; folds and patterns stay.
+
+    Args:
+        pixels: photo (3, H, W), uint8.
+        labels: label map (H, W), uint8.
+        probability: 0 to 1.
+        draw: source of chance.
+    """
+    changed = pixels.clone()
+    for label in torch.unique(labels).tolist():
+        if label == 0 or draw.random() >= probability:
+            continue
+        cloth = labels == label
+        colors = pixels[:, cloth].float()  # (3, pixels of the label)
+        mean = colors.mean(1, keepdim=True)
+        target = torch.from_numpy(draw.uniform(0, 255, (3, 1))).float()
+        moved = mean + (target - mean) * draw.uniform() + (colors - mean) * draw.uniform(*RECOLOR_CONTRAST)
+        changed[:, cloth] = moved.round().clamp(0, 255).to(torch.uint8)
+    return changed
 
 
 def _portrait_box(labels: NDArray[np.uint8], draw: np.random.Generator) -> Box:

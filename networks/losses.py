@@ -14,7 +14,9 @@ class DeepSupervisionLoss(nn.Module):
     weight of the pixel's true class, as ``torch.nn.functional.cross_entropy`` defines it.
 
     Args:
-        class_weights: one weight a class, background first.
+        classes: number of classes, C, background first.
+        background_weight: weight of background in the cross-entropy.
+        clothes_weight: weight of every other class.
         fused_weight: weight of d0.
         region_weight: weight of the Lovász-Softmax loss of d0, which is added to the total; 0: none.
     """
@@ -23,14 +25,16 @@ class DeepSupervisionLoss(nn.Module):
 
     def __init__(
         self,
-        class_weights: Sequence[float] = (1.0, 1.5, 1.5, 1.5),
+        classes: int = 4,
+        background_weight: float = 1.0,
+        clothes_weight: float = 1.5,
         fused_weight: float = 1.5,
         region_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.fused_weight = fused_weight
         self.region_weight = region_weight
-        self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
+        self.register_buffer("class_weights", torch.tensor([background_weight] + [clothes_weight] * (classes - 1)))
 
     def forward(self, outputs: Sequence[Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
         """Return (total, d0's own loss), both scalars.
@@ -44,6 +48,20 @@ class DeepSupervisionLoss(nn.Module):
         if self.region_weight:
             total = total + self.region_weight * lovasz_softmax(outputs[0], target)
         return total, fused
+
+
+def grouped_logits(logits: Tensor, groups: Sequence[int]) -> Tensor:
+    """Logits of groups of labels from the labels' own: those whose softmax sums up the labels' probabilities.
+
+    Args:
+        logits: (N, L, ...).
+        groups: the group of each label, L of them, 0 to G - 1.
+
+    Returns:
+        (N, G, ...), float32.
+    """
+    labels_of = [[label for label, group in enumerate(groups) if group == wanted] for wanted in range(max(groups) + 1)]
+    return torch.stack([logits[:, labels].float().logsumexp(1) for labels in labels_of], dim=1)
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:

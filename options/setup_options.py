@@ -10,6 +10,9 @@ class SetupOptions(BaseOptions):
     """Turn the original U2-Net weights into initial weights for clothes, or fetch the released clothes weights."""
 
     arch: str = option("u2net", "the network: u2net or u2netp", choices=("u2net", "u2netp"))
+    labels: str = option(
+        "classes", "labels of the new head: classes or garments, as for train.py", choices=("classes", "garments")
+    )
     source: str = option("", "original weights that are already here, instead of a download")
     address: str = option("", "another address (URL) of the file, tried before the known ones")
     output: str = option("", "file to write [prev_checkpoints/, or trained_checkpoint/ with --released]")

@@ -26,6 +26,12 @@ class TrainOptions(NetworkOptions):
     arch: str = option(
         "u2net", "the network: u2net (44 million parameters) or u2netp (1.1)", choices=("u2net", "u2netp")
     )
+    labels: str = option(
+        "classes",
+        "what the network learns to tell apart: classes, or garments (the 13 categories that make them up) as a stage "
+        "before the classes",
+        choices=("classes", "garments"),
+    )
     fine_width: int = option(768, "training width, pixels", least=64)
     fine_height: int = option(768, "training height, pixels", least=64)
     mean: float = option(0.5, "mean of the normalisation")
@@ -70,6 +76,7 @@ class TrainOptions(NetworkOptions):
     augment_rotate: float = option(0.0, "rotate by up to X degrees", least=0, most=180)
     augment_shift: float = option(0.0, "shift by up to a share of X of the side", least=0, most=1)
     augment_color: float = option(0.0, "change brightness, contrast and saturation by up to X", least=0, most=1)
+    augment_recolor: float = option(0.0, "probability that a garment takes another colour", least=0, most=1)
 
     # Validation
     val_fraction: float = option(0.0, "share of the photos held out for validation", least=0, below=1)

@@ -3,7 +3,7 @@ import csv
 import pytest
 from conftest import ROOT
 
-from data.classes import CATEGORIES, CLASSES, PALETTE, class_of
+from data.classes import CATEGORIES, CLASSES, LABEL_SETS, PALETTE, class_of
 
 
 def test_categories_are_those_of_imaterialist() -> None:
@@ -24,3 +24,13 @@ def test_other_ids_are_refused(category: int) -> None:
 
 def test_palette_is_the_original_one() -> None:
     assert PALETTE == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+
+
+def test_both_label_sets_lead_to_the_same_class() -> None:
+    assert LABEL_SETS["classes"].names == CLASSES
+    for labels in LABEL_SETS.values():
+        assert len(labels.names) == len(labels.classes)
+        for category in range(len(CATEGORIES)):
+            assert labels.classes[labels.label_of(category)] == class_of(category)
+    garments = LABEL_SETS["garments"]
+    assert [garments.names[garments.label_of(category)] for category in range(13)] == list(CATEGORIES[:13])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from data import DataError
 from data.annotations import read_annotations
+from data.classes import LABEL_SETS
 from data.dataset import Draw, LabelledPhotos, PhotoPairs, TrainingSquares
 from data.transforms import Augmentation
 
@@ -109,3 +110,11 @@ def test_pairs_to_measure_on_are_neighbours(photo_folder: PhotoFolder) -> None:
     assert picture.size == (120, 80)
     np.testing.assert_array_equal(labels[:, :60], photos[7][1])
     np.testing.assert_array_equal(labels[:, 60:], photos[0][1])
+
+
+def test_garments_are_the_classes_told_apart_further(photo_folder: PhotoFolder) -> None:
+    labels = LABEL_SETS["garments"]
+    finer = LabelledPhotos(read_annotations(photo_folder.csv), photo_folder.images, labels.label_of)
+    assert [np.unique(finer[index][1]).tolist() for index in (0, 1)] == [[0, 11], [0, 2, 7]]  # dress; top and trousers
+    for index in range(3):
+        np.testing.assert_array_equal(np.array(labels.classes)[finer[index][1]], photos_of(photo_folder)[index][1])

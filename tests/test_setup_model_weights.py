@@ -5,6 +5,7 @@ import torch
 from conftest import ROOT, python
 
 import setup_model_weights
+from data.classes import LABEL_SETS
 from networks import ARCHITECTURES, U2NET, U2NETP
 from utils import RunError
 from utils.checkpoints import WeightsInfo, load_network, read_file, save_weights
@@ -76,3 +77,16 @@ def test_weights_can_be_averaged(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"--average: expected weights of one architecture .* \(u2net,"):
         setup_model_weights.main([f"--average={files[0]}, {files[3]}", f"--output={tmp_path / 'other.pth'}"])
     assert not (tmp_path / "other.pth").exists()
+
+
+def test_the_head_may_tell_garments_apart(tmp_path: Path, weights: Path) -> None:
+    output, back = tmp_path / "garments.pth", tmp_path / "classes.pth"
+    flags = ["--arch=u2netp", f"--source={weights}", f"--output={output}"]
+    assert setup_model_weights.main([*flags, "--labels=garments"]) == 0
+    names = LABEL_SETS["garments"].names
+    network, info = load_network(output, ARCHITECTURES, names)
+    assert (info.classes, network.out_ch) == (names, 14)
+    with pytest.raises(RunError, match=r"expected u2netp for 4 classes .* found it for 14"):
+        load_network(output, ARCHITECTURES, CLASSES)
+    assert setup_model_weights.main(["--arch=u2netp", f"--source={output}", f"--output={back}"]) == 0
+    assert load_network(back, ARCHITECTURES, CLASSES)[1].classes == CLASSES

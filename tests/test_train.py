@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from data import DataError
+from data.classes import LABEL_SETS
 from data.transforms import Augmentation
 from networks import ARCHITECTURES
 from options import TrainOptions, parse
@@ -288,3 +289,18 @@ def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlag
     assert run._squares(index, opt.image_folder, augment=True).augmentation == wanted
     assert run._squares(index, opt.image_folder, augment=False).augmentation == Augmentation()
     assert run.loss.region_weight == 2.5
+
+
+def test_garments_first_then_the_classes(train_flags: TrainFlags, tmp_path: Path) -> None:
+    validation = write_photos(tmp_path / "val", 4)
+    measured = [f"--val_df_path={validation.csv}", f"--val_image_folder={validation.images}"]
+    assert train.main(train_flags("--labels=garments", "--iter=2", "--image_log_freq=2", *measured)) == 0
+    best = tmp_path / "results" / "run" / "checkpoints" / "best_u2netp.pth"
+    names = LABEL_SETS["garments"].names
+    assert load_network(best, ARCHITECTURES, names)[1].mean_iou_clothes is not None
+    events = EventAccumulator(str(tmp_path / "logs" / "run"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    assert "validation/iou_upper_body" in events.Tags()["scalars"]  # of the classes, to be compared with later stages
+    assert {"training", "validation"} <= set(events.Tags()["images"])
+
+    with pytest.raises(RunError, match="expected u2netp for 4 classes"):
+        train.main(train_flags("--name=next", "--iter=1", f"--unet_checkpoint={best}"))

@@ -38,7 +38,7 @@ LABELS = np.zeros((400, 300), dtype=np.uint8)
 """Clothes of one person."""
 LABELS[80:300, 150:200] = 1
 
-ALL = Augmentation(crop=0.5, flip=0.5, scale=0.3, rotate=20, shift=0.1, color=0.2)
+ALL = Augmentation(crop=0.5, flip=0.5, scale=0.3, rotate=20, shift=0.1, color=0.2, recolor=0.5)
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,3 +146,27 @@ def test_partners_come_as_often_as_asked_for() -> None:
     assert 150 < sum(partner is not None for partner in partners) < 250
     assert {partner for partner in partners if partner is not None} == set(range(10))
     assert partners == [Augmentation(pair=0.5).partner(10, seed) for seed in range(400)]
+
+
+def test_cloth_takes_another_color_and_keeps_its_folds() -> None:
+    draw = np.random.default_rng(0)
+    pixels = torch.from_numpy(draw.integers(100, 140, (3, 64, 64)).astype(np.uint8))
+    labels = torch.zeros(64, 64, dtype=torch.uint8)
+    labels[10:30], labels[30:50] = 1, 2
+    before = pixels.clone()
+    moves = []
+    for seed in range(20):
+        changed, same = Augmentation(recolor=1)(pixels, labels, seed)
+        assert torch.equal(same, labels)
+        assert torch.equal(pixels, before)
+        assert torch.equal(changed[:, labels == 0], pixels[:, labels == 0])
+        cloth = [changed[:, labels == value].float() for value in (1, 2)]
+        moves.append(cloth[0].mean(1) - cloth[1].mean(1))
+        inner = (cloth[0] > 0) & (cloth[0] < 255)
+        if inner.all():  # what was brighter stays brighter
+            pair = torch.stack([cloth[0][0], pixels[0, labels == 1].float()])
+            assert torch.corrcoef(pair)[0, 1] > 0.99
+    assert torch.stack(moves).abs().amax() > 50  # of two garments, each goes its own way
+    few = [Augmentation(recolor=0.3)(pixels, labels, seed)[0] for seed in range(100)]
+    untouched = sum(torch.equal(changed, pixels) for changed in few)
+    assert 30 < untouched < 68  # 0.7 * 0.7 of them
