@@ -4,7 +4,7 @@ python train.py
 torchrun --nproc_per_node=4 train.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,24 @@ class Training:
             outputs: tuple[Tensor, ...] = network(photos)
         return outputs
 
+    def blend(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+        """Photos of a batch, blended in pairs if so asked, and their targets: label maps, each with its share.
+
+        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412).
+        """
+        if not self.opt.mixup:
+            return photos, [(1.0, labels)]
+        share = torch.distributions.Beta(self.opt.mixup, self.opt.mixup).sample().item()
+        return photos.lerp(photos.roll(1, 0), 1 - share), [(share, labels), (1 - share, labels.roll(1, 0))]
+
+    def losses(self, outputs: tuple[Tensor, ...], targets: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
+        """(total, d0's own) loss, by the targets' shares."""
+        total, fused = torch.zeros(2, device=self.device)
+        for share, labels in targets:
+            own = self.loss(outputs, labels)
+            total, fused = total + share * own[0], fused + share * own[1]
+        return total, fused
+
     def run_step(self) -> None:
         """One step of the optimizer, on ``accumulate`` batches."""
         opt = self.opt
@@ -203,8 +221,9 @@ class Training:
             # Gradients need to be exchanged only once a step.
             exchange = nullcontext() if last or self.processes.world_size == 1 else self.parallel.no_sync()  # type: ignore[operator]
             with exchange:
+                photos, targets = self.blend(photos, labels)
                 outputs = self.forward(self.parallel, photos)
-                losses = self.loss(outputs, labels)
+                losses = self.losses(outputs, targets)
                 self.scaler.scale(losses[0] / opt.accumulate).backward()
             total, fused = total + losses[0].detach() / opt.accumulate, fused + losses[1].detach() / opt.accumulate
         self.scaler.unscale_(self.optimizer)

@@ -77,6 +77,9 @@ class TrainOptions(NetworkOptions):
     augment_shift: float = option(0.0, "shift by up to a share of X of the side", least=0, most=1)
     augment_color: float = option(0.0, "change brightness, contrast and saturation by up to X", least=0, most=1)
     augment_recolor: float = option(0.0, "probability that a garment takes another colour", least=0, most=1)
+    mixup: float = option(
+        0.0, "blend photos of a batch, and their losses, by shares from the distribution Beta(X, X)", least=0
+    )
 
     # Validation
     val_fraction: float = option(0.0, "share of the photos held out for validation", least=0, below=1)

@@ -102,6 +102,8 @@ def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path)
         "--augment_crop=0.5",
         "--augment_flip=0.5",
         "--augment_color=0.2",
+        "--augment_recolor=0.5",
+        "--mixup=0.4",
         "--val_fraction=0.25",
         "--val_freq=3",
     ]
@@ -281,7 +283,9 @@ def test_network_goes_on_from_given_weights(train_flags: TrainFlags, weights: Pa
 
 
 def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlags, photo_folder: PhotoFolder) -> None:
-    wanted = Augmentation(pair=0.1, portrait=0.2, crop=0.3, flip=0.4, scale=0.5, rotate=6, shift=0.7, color=0.8)
+    wanted = Augmentation(
+        pair=0.1, portrait=0.2, crop=0.3, flip=0.4, scale=0.5, rotate=6, shift=0.7, color=0.8, recolor=0.9
+    )
     flags = [f"--augment_{name}={value}" for name, value in asdict(wanted).items()]
     opt = parse(TrainOptions, train_flags("--region_loss=2.5", *flags))
     run = train.Training(opt, Processes(torch.device("cpu")))
@@ -289,6 +293,25 @@ def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlag
     assert run._squares(index, opt.image_folder, augment=True).augmentation == wanted
     assert run._squares(index, opt.image_folder, augment=False).augmentation == Augmentation()
     assert run.loss.region_weight == 2.5
+
+
+def test_the_loss_of_a_blend_is_the_blend_of_the_losses(train_flags: TrainFlags) -> None:
+    opt = parse(TrainOptions, train_flags("--mixup=0.4", "--batchSize=3"))
+    run = train.Training(opt, Processes(torch.device("cpu")))
+    photos, labels = torch.randn(3, 3, 8, 8), torch.randint(0, 4, (3, 8, 8))
+    outputs = tuple(torch.randn(7, 3, 4, 8, 8))
+    shares = []
+    for _ in range(20):
+        blended, targets = run.blend(photos, labels)
+        # Each photo is its own share of the blend and a partner's rest.
+        others = photos.roll(1, 0)
+        share = ((blended - others).flatten() @ (photos - others).flatten() / (photos - others).pow(2).sum()).item()
+        torch.testing.assert_close(blended, share * photos + (1 - share) * others)
+        own, partners = (torch.stack(run.loss(outputs, target)) for target in (labels, labels.roll(1, 0)))
+        torch.testing.assert_close(torch.stack(run.losses(outputs, targets)), share * own + (1 - share) * partners)
+        shares.append(share)
+    assert 0 <= min(shares) < 0.2
+    assert 0.8 < max(shares) <= 1
 
 
 def test_garments_first_then_the_classes(train_flags: TrainFlags, tmp_path: Path) -> None:
