@@ -4,7 +4,7 @@ python train.py
 torchrun --nproc_per_node=4 train.py
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,7 @@ class Training:
                 photos, targets = self.blend(photos, labels)
                 outputs = self.forward(self.parallel, photos)
                 losses = self.losses(outputs, targets)
-                self.scaler.scale(losses[0] / opt.accumulate).backward()
+                torch.autograd.backward(self.scaler.scale(losses[0] / opt.accumulate))
             total, fused = total + losses[0].detach() / opt.accumulate, fused + losses[1].detach() / opt.accumulate
         self.scaler.unscale_(self.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), opt.clip_grad or torch.inf)
