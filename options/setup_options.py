@@ -27,6 +27,8 @@ class SetupOptions(BaseOptions):
             raise OptionError("--released and --source: expected one of the two, found both")
         if self.released and self.arch != "u2net":
             raise OptionError(f"--released: expected --arch u2net, the only one released, found {self.arch}")
+        if self.labels != "classes" and (self.released or self.average):
+            raise OptionError(f"--labels {self.labels}: expected without --released and --average, found with one")
         if self.average and (self.released or self.source or self.address):
             raise OptionError("--average: expected without --released, --source and --address, found with one")
         if self.average and (len(self.averaged) < 2 or not self.output):

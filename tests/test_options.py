@@ -105,6 +105,8 @@ def test_mistakes_name_flag_expectation_and_finding(
         (InferOptions, ["--size", "native", "--batch_size", "2"], "--size native: expected --batch_size 1"),
         (SetupOptions, ["--released", "--source", "f"], "--released and --source"),
         (SetupOptions, ["--released", "--arch", "u2netp"], "--released: expected --arch u2net"),
+        (SetupOptions, ["--released", "--labels", "garments"], "--labels garments: expected without --released"),
+        (TrainOptions, ["--labels", "shoes"], "--labels: expected one of classes, garments, found 'shoes'"),
         (EvaluateOptions, ["--batch_size", "0"], "--batch_size: expected a whole number of at least 1, found 0"),
     ],
 )

@@ -39,6 +39,7 @@ def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
     done = run("bash", copy / "docs" / SCRIPT.name, data.csv.parent, source, *tiny, cwd=tmp_path, env={"PATH": scripts})
     assert done.returncode == 0, done.stderr
     assert "784 of 798 tensors carried over" in done.stdout
+    assert "784 of 798 tensors carried over from results/bundled/mean.pth" in done.stdout  # to a head for garments
     assert "step 1 of 2" in done.stdout + done.stderr  # the first stage went on
     out = copy / "results" / "bundled"
     figures = json.loads((out / "figures.json").read_text())

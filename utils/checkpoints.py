@@ -67,7 +67,8 @@ def load_network(
     if found_classes != len(classes):
         raise RunError(
             f"{path}: expected {found_arch} for {len(classes)} classes ({', '.join(classes)}), found it for "
-            f"{found_classes}; original U2-Net weights, for salient objects, need setup_model_weights.py and training"
+            f"{found_classes}; original U2-Net weights, and those for other labels, need a new head "
+            f"(setup_model_weights.py --source {path}) and training"
         )
     info = WeightsInfo(found_arch, tuple(classes))
     if "format" in content:
