@@ -2,6 +2,7 @@
 
 python setup_model_weights.py
 python setup_model_weights.py --arch u2netp --source u2netp.pth
+python setup_model_weights.py --labels garments --output prev_checkpoints/garments.pth
 python setup_model_weights.py --released
 python setup_model_weights.py --average first.pth,second.pth --output mean.pth
 """
@@ -23,7 +24,7 @@ from utils.script import run_script
 
 
 def operate(opt: SetupOptions) -> None:
-    """Model surgery: the original weights' body, a head for our classes that starts from random numbers."""
+    """Model surgery: the original weights' body, a head for --labels that starts from random numbers."""
     output = Path(opt.output or SURGERY_WEIGHTS[opt.arch])
     source = Path(opt.source)
     if not opt.source:

@@ -76,6 +76,7 @@ class Training:
         self.step = self.draws = 0
         self.best = -1.0  # below any IoU, so that the first validation leaves weights
         self.latest_iou: float | None = None
+        torch.manual_seed(opt.seed + processes.rank)  # all ranks have the same weights, and draw for themselves now
         if resumed is not None:
             self._restore(resumed)
         self.parallel = processes.wrap(self.network)
@@ -122,7 +123,8 @@ class Training:
         if not path.exists():
             raise RunError(
                 f"{path}: expected initial weights, found none; make them by python setup_model_weights.py "
-                f'--arch {opt.arch}, name others by --unet_checkpoint, or give --unet_checkpoint "" for random ones'
+                f"--arch {opt.arch} --labels {opt.labels}, name others by --unet_checkpoint, "
+                'or give --unet_checkpoint "" for random ones'
             )
         return load_network(path, ARCHITECTURES, self.labels.names, arch=opt.arch)[0]
 
@@ -163,6 +165,12 @@ class Training:
                 f"{self.folder.state_path}: expected {self.opt.arch} with {', '.join(self.parts)}, found "
                 f"{state['arch']} with {', '.join(state['parts'])}; give its own --arch, --ema and --amp"
             )
+        found, wanted = len(state["parts"]["network"]["outconv.bias"]), len(self.labels.names)
+        if found != wanted:
+            raise RunError(
+                f"{self.folder.state_path}: expected a network for {wanted} labels ({self.opt.labels}), found one for "
+                f"{found}; give its own --labels"
+            )
         if state["step"] > self.opt.iter:
             raise RunError(f"--iter {self.opt.iter}: expected more than the {state['step']} steps done, found fewer")
         for name, part in self.parts.items():
@@ -189,13 +197,14 @@ class Training:
         return outputs
 
     def blend(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
-        """Photos of a batch, blended in pairs if so asked, and their targets: label maps, each with its share.
+        """Photos of a batch, each blended with the one before if so asked, and label maps with their shares.
 
         Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412).
         """
         if not self.opt.mixup:
             return photos, [(1.0, labels)]
         share = torch.distributions.Beta(self.opt.mixup, self.opt.mixup).sample().item()
+        share = max(share, 1 - share)  # the logged labels are those of the photo that is seen best
         return photos.lerp(photos.roll(1, 0), 1 - share), [(share, labels), (1 - share, labels.roll(1, 0))]
 
     def losses(self, outputs: tuple[Tensor, ...], targets: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:

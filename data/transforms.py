@@ -158,6 +158,8 @@ class Augmentation:
             labels: label map (H, W), uint8.
             seed: the change depends on this number only, so a resumed run repeats it whatever process draws it.
         """
+        if self.recolor:
+            pixels = _recolor(pixels, labels, self.recolor, np.random.default_rng((seed, 5)))
         steps: list[v2.Transform] = []
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
@@ -173,8 +175,6 @@ class Augmentation:
             )
         if self.color:
             steps.append(v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color))
-        if self.recolor:
-            pixels = _recolor(pixels, labels, self.recolor, np.random.default_rng((seed, 5)))
         if not steps:
             return pixels, labels
         with torch.random.fork_rng(devices=[]):

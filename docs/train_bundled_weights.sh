@@ -75,7 +75,8 @@ less_by_heart+=(--augment_pair 0.15 --augment_portrait 0.2)
 stage 1 5_classes 192 "$out/classes.pth" --seed 3 --batchSize 8 --iter 1200 --lr_schedule cosine --ema 0.995 \
   "${less_by_heart[@]}"
 
-# Two runs that differ by their seed, side by side; their mean is better than either.
+# Two runs that differ by their seed, side by side.
+trap wait EXIT  # one that is still saving must not meet its successor
 runs=()
 for seed in 4 5; do
   threads=1 stage 1 "6_large_$seed" 288 "$out"/5_classes/checkpoints/itr_*.pth --seed "$seed" --batchSize 8 --iter 760 \
@@ -84,7 +85,7 @@ for seed in 4 5; do
 done
 for run in "${runs[@]}"; do wait "$run"; done
 
-average "$out/cloth_segm_u2netp.pth" "$out"/6_large_*/checkpoints/itr_*.pth
+average "$out/cloth_segm_u2netp.pth" "$out"/5_classes/checkpoints/itr_*.pth "$out"/6_large_*/checkpoints/itr_*.pth
 
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$ccp/train" --df_path "$out/val.csv" \
-  --size 256 --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"
+  --size 288 --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"

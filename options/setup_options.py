@@ -13,7 +13,9 @@ class SetupOptions(BaseOptions):
     labels: str = option(
         "classes", "labels of the new head: classes or garments, as for train.py", choices=("classes", "garments")
     )
-    source: str = option("", "original weights that are already here, instead of a download")
+    source: str = option(
+        "", "weights of this --arch, original or trained, that are already here, instead of a download"
+    )
     address: str = option("", "another address (URL) of the file, tried before the known ones")
     output: str = option("", "file to write [prev_checkpoints/, or trained_checkpoint/ with --released]")
     list_tensors: bool = option(False, "name every tensor that carried over and every one that did not")
@@ -29,6 +31,8 @@ class SetupOptions(BaseOptions):
             raise OptionError(f"--released: expected --arch u2net, the only one released, found {self.arch}")
         if self.labels != "classes" and (self.released or self.average):
             raise OptionError(f"--labels {self.labels}: expected without --released and --average, found with one")
+        if self.labels != "classes" and not self.output:
+            raise OptionError(f"--labels {self.labels}: expected --output, which is that of the classes, found none")
         if self.average and (self.released or self.source or self.address):
             raise OptionError("--average: expected without --released, --source and --address, found with one")
         if self.average and (len(self.averaged) < 2 or not self.output):

@@ -76,7 +76,9 @@ class TrainOptions(NetworkOptions):
     augment_rotate: float = option(0.0, "rotate by up to X degrees", least=0, most=180)
     augment_shift: float = option(0.0, "shift by up to a share of X of the side", least=0, most=1)
     augment_color: float = option(0.0, "change brightness, contrast and saturation by up to X", least=0, most=1)
-    augment_recolor: float = option(0.0, "probability that a garment takes another colour", least=0, most=1)
+    augment_recolor: float = option(
+        0.0, "probability, for each label in the photo, that its cloth takes another colour", least=0, most=1
+    )
     mixup: float = option(
         0.0, "blend photos of a batch, and their losses, by shares from the distribution Beta(X, X)", least=0
     )
@@ -104,6 +106,8 @@ class TrainOptions(NetworkOptions):
             raise OptionError("--val_image_folder: expected with --val_df_path, found without")
         if self.amp == "fp16" and self.device in ("cpu", "mps"):
             raise OptionError(f"--amp fp16: expected a CUDA device, found --device {self.device}; take bf16 or off")
+        if self.mixup and self.batchSize < 2:
+            raise OptionError(f"--mixup: expected a --batchSize of at least 2 to blend, found {self.batchSize}")
         if self.warmup >= self.iter:
             raise OptionError(f"--warmup: expected fewer steps than --iter {self.iter}, found {self.warmup}")
 

@@ -68,7 +68,7 @@ def load_network(
         raise RunError(
             f"{path}: expected {found_arch} for {len(classes)} classes ({', '.join(classes)}), found it for "
             f"{found_classes}; original U2-Net weights, and those for other labels, need a new head "
-            f"(setup_model_weights.py --source {path}) and training"
+            f"(setup_model_weights.py --arch {found_arch} --source {path} --labels ...) and training"
         )
     info = WeightsInfo(found_arch, tuple(classes))
     if "format" in content:
