@@ -88,4 +88,4 @@ for run in "${runs[@]}"; do wait "$run"; done
 average "$out/cloth_segm_u2netp.pth" "$out"/5_classes/checkpoints/itr_*.pth "$out"/6_large_*/checkpoints/itr_*.pth
 
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$ccp/train" --df_path "$out/val.csv" \
-  --size 288 --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"
+  --size 256 --record --gallery 6 --pictures "$out/evaluation" --json "$out/figures.json"

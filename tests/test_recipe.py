@@ -45,7 +45,7 @@ def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
     figures = json.loads((out / "figures.json").read_text())
     assert figures["photos"] == 2
     trained = Segmenter.load(out / "cloth_segm_u2netp.pth", device="cpu")
-    assert (trained.info.step, trained.info.size) == (2, (288, 288))
+    assert (trained.info.step, trained.info.size) == (2, (256, 256))
     assert trained.info.mean_iou_clothes == figures["mean_iou_clothes"]
     assert (out / "evaluation" / "gallery.png").exists()
     assert not (copy / "trained_checkpoint").exists()
