@@ -57,13 +57,15 @@ class Training:
         resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
         train_index, val_index = read_data(opt)
 
-        self.labels = LABEL_SETS[opt.labels]
+        self.label_set = LABEL_SETS[opt.labels]
         torch.manual_seed(opt.seed)
         self.network = self._network(resumed is not None).to(self.device)
         if opt.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.ema = ExponentialMovingAverage(self.network, opt.ema) if opt.ema else None
-        self.loss = DeepSupervisionLoss(classes=len(self.labels.names), region_weight=opt.region_loss).to(self.device)
+        self.loss = DeepSupervisionLoss(classes=len(self.label_set.names), region_weight=opt.region_loss).to(
+            self.device
+        )
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=opt.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=opt.weight_decay
         )
@@ -118,7 +120,7 @@ class Training:
     def _network(self, resumed: bool) -> nn.Module:
         opt = self.opt
         if resumed or not opt.initial_weights:
-            return ARCHITECTURES[opt.arch](3, len(self.labels.names))
+            return ARCHITECTURES[opt.arch](3, len(self.label_set.names))
         path = Path(opt.initial_weights)
         if not path.exists():
             raise RunError(
@@ -126,7 +128,7 @@ class Training:
                 f"--arch {opt.arch} --labels {opt.labels}, name others by --unet_checkpoint, "
                 'or give --unet_checkpoint "" for random ones'
             )
-        return load_network(path, ARCHITECTURES, self.labels.names, arch=opt.arch)[0]
+        return load_network(path, ARCHITECTURES, self.label_set.names, arch=opt.arch)[0]
 
     def _squares(self, index: Annotations, image_folder: str, *, augment: bool) -> TrainingSquares:
         opt = self.opt
@@ -142,7 +144,7 @@ class Training:
             recolor=opt.augment_recolor,
         )
         with blame("--image_folder" if augment or not opt.val_image_folder else "--val_image_folder", DataError):
-            photos = LabelledPhotos(index, Path(image_folder), self.labels.label_of)
+            photos = LabelledPhotos(index, Path(image_folder), self.label_set.label_of)
         return TrainingSquares(
             photos,
             (opt.fine_width, opt.fine_height),
@@ -165,7 +167,7 @@ class Training:
                 f"{self.folder.state_path}: expected {self.opt.arch} with {', '.join(self.parts)}, found "
                 f"{state['arch']} with {', '.join(state['parts'])}; give its own --arch, --ema and --amp"
             )
-        found, wanted = len(state["parts"]["network"]["outconv.bias"]), len(self.labels.names)
+        found, wanted = len(state["parts"]["network"]["outconv.bias"]), len(self.label_set.names)
         if found != wanted:
             raise RunError(
                 f"{self.folder.state_path}: expected a network for {wanted} labels ({self.opt.labels}), found one for "
@@ -253,11 +255,11 @@ class Training:
 
     def class_logits(self, logits: Tensor) -> Tensor:
         """Logits of the classes (N, C, H, W) from those of what the network tells apart."""
-        return grouped_logits(logits, self.labels.classes)
+        return grouped_logits(logits, self.label_set.classes)
 
     def class_maps(self, labels: Tensor) -> Tensor:
         """Label maps (N, H, W) of the classes from those that the network learns from."""
-        return torch.tensor(self.labels.classes, device=labels.device)[labels]
+        return torch.tensor(self.label_set.classes, device=labels.device)[labels]
 
     def log_picture(self, name: str, photos: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Photos, truth and prediction."""
@@ -303,7 +305,7 @@ class Training:
         """What the weights of this step say about themselves."""
         opt = self.opt
         size = (opt.fine_width, opt.fine_height)
-        return WeightsInfo(opt.arch, self.labels.names, size, opt.mean, opt.std, self.step, self.latest_iou)
+        return WeightsInfo(opt.arch, self.label_set.names, size, opt.mean, opt.std, self.step, self.latest_iou)
 
     def save(self) -> None:
         """Write the weights and the state to go on from."""
