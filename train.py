@@ -125,7 +125,7 @@ class Training:
         if not path.exists():
             raise RunError(
                 f"{path}: expected initial weights, found none; make them by python setup_model_weights.py "
-                f"--arch {opt.arch} --labels {opt.labels}, name others by --unet_checkpoint, "
+                f"--arch {opt.arch} --labels {opt.labels} --output {path}, name others by --unet_checkpoint, "
                 'or give --unet_checkpoint "" for random ones'
             )
         return load_network(path, ARCHITECTURES, self.label_set.names, arch=opt.arch)[0]
