@@ -9,6 +9,10 @@ from PIL import Image, UnidentifiedImageError
 from data import DataError
 
 
+Size = tuple[int, int]
+"""(width, height) in pixels, Pillow's order."""
+
+
 def load_photo(path: Path) -> Image.Image:
     """Read a photo as an upright 8-bit RGB picture, at its own size.
 
@@ -18,18 +22,47 @@ def load_photo(path: Path) -> Image.Image:
         DataError: the file cannot be read as a picture.
         OSError: the file cannot be opened.
     """
+    return load_reduced(path, None)[0]
+
+
+def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tuple[Image.Image, Size]:
+    """Read a photo as ``load_photo`` does, but no larger than need be where its format allows that.
+
+    JPEGs can be decoded at a half, a quarter or an eighth of their size, for a fraction of the time and memory.
+
+    Args:
+        path: the file.
+        enough: (width, height) that the picture must have at least, if the photo has it; None: its own size.
+        upright: apply EXIF orientation; False gives the photo as it is stored.
+
+    Returns:
+        The picture, and the photo's own (width, height). Errors are those of ``load_photo``.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strange tags, and of sizes from 90 megapixels on; 180 are an error
             with Image.open(path) as image:
+                own = image.size
+                if enough is not None:
+                    stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
+                    image.draft(None, stored)  # type: ignore[arg-type]  # None keeps the mode
                 image.load()
-                return to_rgb(_upright(image))
+                turn = _turn(image) if upright else None  # only now: Pillow turns TIFFs by itself
+                picture = to_rgb(image)
+                if turn is None:
+                    return picture, own
+                return picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except UnidentifiedImageError:
         raise DataError(f"{path}: expected a picture, found a file in no format that Pillow knows") from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file provokes: OSError, SyntaxError, ...
         raise DataError(f"{path}: expected a picture, found one that cannot be decoded ({error})") from error
+
+
+def squash_photo(photo: Image.Image, size: Size | None) -> Image.Image:
+    """Resize by bicubic resampling without keeping the shape; None keeps the size."""
+    return photo if size is None or photo.size == size else photo.resize(size, Image.Resampling.BICUBIC)
 
 
 _UPRIGHT = {
@@ -44,13 +77,21 @@ _UPRIGHT = {
 """What makes a photo upright, by its EXIF orientation (EXIF 2.32, section 4.6.4, tag 0x0112)."""
 
 
-def _upright(image: Image.Image) -> Image.Image:
+_TRANSPOSED = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+"""What swaps width and height."""
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     # Pillow's exif_transpose writes the other tags anew and fails on strange ones; only the orientation matters here.
     try:
-        orientation = image.getexif().get(0x0112)
+        return _UPRIGHT.get(image.getexif().get(0x0112, 1))
     except Exception:
-        return image  # no EXIF that could be read
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return None  # no EXIF that could be read
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -10,8 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-Size = tuple[int, int]
-"""(width, height) in pixels, Pillow's order."""
+from data.photos import Size, squash_photo
 
 Box = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels, Pillow's order; right and lower are the first beyond."""
@@ -30,11 +29,6 @@ def photo_to_tensor(photo: Image.Image, size: Size | None, mean: float, std: flo
         std: of all three channels, as a share of full intensity.
     """
     return normalise(pixels_to_tensor(squash_photo(photo, size)), mean, std)
-
-
-def squash_photo(photo: Image.Image, size: Size | None) -> Image.Image:
-    """Resize by bicubic resampling without keeping the shape; None keeps the size."""
-    return photo if size is None or photo.size == size else photo.resize(size, Image.Resampling.BICUBIC)
 
 
 def squash_labels(labels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data import DataError
-from data.photos import load_photo
+from data.photos import load_photo, load_reduced
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 RGB = np.stack((RAMP, RAMP[:, ::-1], np.full_like(RAMP, 60)), axis=2)
@@ -99,3 +99,25 @@ def test_what_is_no_photo_is_named(tmp_path: Path) -> None:
             load_photo(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load_photo(tmp_path / "missing.jpg")
+
+
+@pytest.mark.parametrize(("orientation", "upright"), [(1, (800, 400)), (6, (400, 800))])
+def test_jpegs_are_decoded_no_larger_than_need_be(tmp_path: Path, orientation: int, upright: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (800, 400), "navy").save(tmp_path / "a.jpg", exif=exif)
+    for share, scale in ((None, 1), (0.6, 1), (0.5, 2), (0.25, 4), (0.2, 4), (0.01, 8)):
+        enough = None if share is None else (int(upright[0] * share), int(upright[1] * share))
+        picture, own = load_reduced(tmp_path / "a.jpg", enough)
+        assert own == upright
+        assert picture.size == (upright[0] // scale, upright[1] // scale)
+    assert load_reduced(tmp_path / "a.jpg", (upright[0], 10))[0].size == upright
+
+
+def test_a_tiff_comes_upright_whatever_is_enough(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.tif", exif=exif)
+    for enough in (None, (8, 8)):
+        picture, own = load_reduced(tmp_path / "a.tif", enough)
+        assert picture.size == own == (48, 64)
