@@ -4,14 +4,16 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from data import rle
+from data.photos import Size
 
 MIN_BOX_SHARE = 20 / 768
 """An instance whose box is narrower or lower than this share of the photo is dropped: 20 px at 768 px."""
 
 
-def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int], size: Size | None = None) -> NDArray[np.uint8]:
     """Paint the instances of a photo, the largest first, so that smaller garments lie on top.
 
     Of two instances of one size, the later one lies on top. The box rule is meant at training size; as a share of
@@ -20,6 +22,8 @@ def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int]) -> NDArr
     Args:
         instances: (label, run-length encoded mask) of each.
         shape: (height, width) of the photo, in pixels.
+        size: (width, height) of the label map: the same pixels as if the photo's were resized to it by
+            ``transforms.squash_labels``, but no others are painted; None: the photo's own.
 
     Returns:
         Label map (H, W), uint8; 0 where no instance is.
@@ -34,7 +38,27 @@ def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int]) -> NDArr
         if box_height >= MIN_BOX_SHARE * shape[0] and box_width >= MIN_BOX_SHARE * shape[1]:
             kept.append((rle.area(runs), value, runs))
     kept.sort(key=lambda instance: -instance[0])
+    if size is None:
+        return _paint(kept, shape)
+    # Where the map is larger than the photo, several of its rows and columns show the same one of the photo.
+    rows, row_of = np.unique(_nearest(shape[0], size[1]), return_inverse=True)
+    columns, column_of = np.unique(_nearest(shape[1], size[0]), return_inverse=True)
+    sampled = [(area, value, rle.sample(runs, shape[0], rows, columns)) for area, value, runs in kept]
+    labels = _paint(sampled, (len(rows), len(columns)))
+    return labels if labels.shape == size[::-1] else labels[np.ix_(row_of, column_of)]
+
+
+def _paint(instances: Iterable[tuple[int, int, rle.Runs]], shape: tuple[int, int]) -> NDArray[np.uint8]:
     labels = np.zeros(shape, dtype=np.uint8, order="F")
-    for _, value, runs in kept:
+    for _, value, runs in instances:
         rle.paint(labels, runs, value)
     return np.ascontiguousarray(labels)
+
+
+def _nearest(source: int, target: int) -> NDArray[np.int64]:
+    """Which of ``source`` pixels in a row each of ``target`` pixels shows: floor((i + 0.5) * source / target).
+
+    Pillow answers, because its sums are rounded, which decides where the value is whole.
+    """
+    row = Image.fromarray(np.arange(source, dtype=np.int32)[None]).resize((target, 1), Image.Resampling.NEAREST)
+    return np.asarray(row, dtype=np.int64)[0]

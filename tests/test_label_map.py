@@ -1,7 +1,15 @@
 import numpy as np
+import pytest
+from conftest import CCP, needs_ccp
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from data import rle
+from data.annotations import read_annotations
+from data.classes import class_of
 from data.label_map import merge
+from data.transforms import squash_labels
 
 
 def box(shape: tuple[int, int], top: int, left: int, bottom: int, right: int) -> str:
@@ -49,3 +57,36 @@ def test_without_instances_all_is_background() -> None:
         labels = merge(instances, (100, 100))
         assert labels.shape == (100, 100)
         assert not labels.any()
+
+
+@given(st.data())
+def test_painting_at_another_size_shows_the_pixels_that_resizing_would(data: st.DataObject) -> None:
+    sides = st.integers(1, 40)
+    shape = data.draw(st.tuples(sides, sides))
+    size = data.draw(st.tuples(sides, sides))
+    masks = data.draw(st.lists(hnp.arrays(bool, shape), max_size=4))
+    instances = [(1 + number % 3, rle.encode(mask)) for number, mask in enumerate(masks)]
+    labels = merge(instances, shape, size)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, squash_labels(merge(instances, shape), size))
+
+
+@pytest.mark.parametrize("side", range(1, 60))
+def test_every_change_of_a_side_samples_as_resizing_does(side: int) -> None:
+    draw = np.random.default_rng(side)
+    for shape in ((side, 7), (7, side)):
+        instances = [(value, rle.encode(draw.random(shape) < 0.5)) for value in (1, 2, 3)]
+        whole = merge(instances, shape)
+        for target in range(1, 60):
+            for size in ((target, 7), (5, target)):
+                np.testing.assert_array_equal(merge(instances, shape, size), squash_labels(whole, size))
+
+
+@needs_ccp
+@pytest.mark.parametrize("size", [(768, 768), (256, 256), (100, 333), (1100, 900)])
+def test_real_masks_painted_at_another_size(size: tuple[int, int]) -> None:
+    index = read_annotations(CCP / "train.csv")
+    for number in range(0, len(index), 45):
+        photo = index[number]
+        instances, shape = [(class_of(category), mask) for category, mask in photo.instances], photo[1:3]
+        np.testing.assert_array_equal(merge(instances, shape, size), squash_labels(merge(instances, shape), size))

@@ -49,16 +49,33 @@ def test_positions_run_down_the_columns_from_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1", "1 2 3", "a b", "0 2", "1 7", "6 2", "-1 2", "1 -2", "1.5 2", "99999999999999999999 1"]
+    "text", ["1", "1 2 3", "a b", "0 2", "1 7", "6 2", "-1 2", "1 -2", "1.5 2", "\uff11 2", "99999999999999999999 1"]
 )
 def test_what_is_no_mask_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         rle.decode(text, (2, 3))
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n", " 1 2\t4  1\n"])
+def test_any_white_space_parts_numbers(text: str) -> None:
+    assert rle.parse(text, (2, 3)).tolist() == ([[0, 2], [3, 4]] if text.strip() else [])
+
+
+@given(masks, st.data())
+def test_sampled_runs_are_those_of_the_rows_and_columns_kept(mask: np.ndarray, data: st.DataObject) -> None:
+    rows, columns = (
+        np.array(sorted(data.draw(st.sets(st.integers(0, side - 1), min_size=1))), dtype=np.int64)
+        for side in mask.shape
+    )
+    runs = rle.sample(rle.parse(rle.encode(mask), mask.shape), mask.shape[0], rows, columns)
+    canvas = np.zeros((len(rows), len(columns)), dtype=bool, order="F")
+    rle.paint(canvas, runs, True)
+    np.testing.assert_array_equal(canvas, mask[np.ix_(rows, columns)])
+
+
 def test_painting_refuses_a_canvas_it_would_only_copy() -> None:
     with pytest.raises(ValueError, match="column-major"):
-        rle.paint(np.zeros((2, 3)), rle.parse("1 2", (2, 3)), 1)
+        rle.paint(np.zeros((2, 3), dtype=bool), rle.parse("1 2", (2, 3)), 1)
 
 
 @needs_ccp
