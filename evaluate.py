@@ -19,7 +19,7 @@ from data import DataError
 from data.annotations import read_annotations
 from data.classes import CLASSES, PALETTE
 from data.dataset import LabelledPhotos, PhotoPairs
-from infer import Segmenter
+from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
 from utils import RunError
 from utils.checkpoints import save_weights
@@ -140,8 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.record and segment.size is not None:
         if figures["mean_iou_clothes"] is None:
             raise RunError(f"--record: expected photos with clothes, found none in {opt.df_path}")
-        info = replace(segment.info, size=segment.size, mean_iou_clothes=figures["mean_iou_clothes"])
-        save_weights(segment.path, segment.network.state_dict(), info)
+        network, info = load(segment.path)  # as it is in the file, not as it runs
+        info = replace(info, size=segment.size, mean_iou_clothes=figures["mean_iou_clothes"])
+        save_weights(segment.path, network.state_dict(), info)
         print(f"Mean IoU and size recorded in {segment.path}")
     if opt.picture_folder:
         folder = Path(opt.picture_folder)

@@ -2,48 +2,78 @@
 
 python infer.py
 python infer.py --input holiday/ --output masks/ --device cuda --batch_size 8
+torchrun --nproc_per_node=4 infer.py --input holiday/
 """
 
+import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
 
 from data import DataError
 from data.classes import CLASSES, PALETTE
-from data.photos import load_photo
-from data.transforms import Size, photo_to_tensor
-from networks import ARCHITECTURES
+from data.photos import Size, load_photo, load_reduced, squash_photo
 from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError
-from utils.checkpoints import WeightsInfo, load_network
-from utils.devices import pick_device
-from utils.regions import absorb_small
+from utils.devices import on_cpu, pick_device
+from utils.files import sha256
+from utils.logits import label_map
+from utils.pipeline import ahead, in_batches
 from utils.script import blame, run_script
 from utils.visuals import save_mask, save_overlay
+from utils.weights_info import WeightsInfo
+
+# PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
+# imported where it is needed, here and in the modules above.
+if TYPE_CHECKING:
+    from torch import nn
+
+    from utils.distributed import Processes
 
 TRAINED = Path("trained_checkpoint")
 """Where weights are looked for unless a file is named."""
+
+PREFERRED = ("u2net", "u2netp")
+"""Networks, the better one first."""
+
+ENOUGH = 4
+"""A JPEG is decoded at a half or less only if at least this many times the size that the network sees is left.
+
+At 4, labels of 0.02 % of the pixels change; at 2, of 0.2 %. (40 photos, bundled weights.)
+"""
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    @property
+    def name(self) -> str:
+        """What runs it, and where."""
+
+    @property
+    def info(self) -> WeightsInfo:
+        """What its weights say about themselves."""
+
+    def __call__(self, photos: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmenter:
     """Photos in, label maps out, at the photos' own size. Make one with ``Segmenter.load``."""
 
-    network: nn.Module
-    info: WeightsInfo
+    engine: Engine
     path: Path  # of the weights
-    device: torch.device
     size: Size | None  # (width, height) at which the network sees photos; None: their own
     flip: bool = False  # average with the mirrored photo
     min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
@@ -54,6 +84,8 @@ class Segmenter:
         checkpoint: Path | None = None,
         *,
         device: str = "auto",
+        engine: str = "auto",
+        amp: str = "off",
         size: Size | str = "auto",
         flip: bool = False,
         min_area: float = 0.0,
@@ -61,8 +93,10 @@ class Segmenter:
         """Read weights.
 
         Args:
-            checkpoint: weights file; None: the best one in trained_checkpoint/.
+            checkpoint: weights file, .pth or .onnx; None: the best one in trained_checkpoint/.
             device: auto, cpu, cuda, cuda:N or mps.
+            engine: torch, onnx, or auto: ONNX Runtime on a CPU if export.py has been run, else PyTorch.
+            amp: off, bf16 or fp16: precision of PyTorch.
             size: (width, height) at which the network sees a photo, "auto" for what the weights file says, or
                 "native".
             flip: average the logits with those of the mirrored photo.
@@ -71,71 +105,151 @@ class Segmenter:
         Raises:
             RunError: there are no such weights, or no such device.
         """
-        where = pick_device(device)
-        path, network, info = best_weights(TRAINED) if checkpoint is None else (checkpoint, *load(checkpoint))
-        seen = {"auto": info.size, "native": None}[size] if isinstance(size, str) else size
-        network.requires_grad_(False).eval().to(where)
-        return cls(network=network, info=info, path=path, device=where, size=seen, flip=flip, min_area=min_area)
+        if engine == "auto" and (size == "native" or amp != "off"):
+            engine = "torch"  # which takes any size and knows other precisions
+        if checkpoint is None:
+            path, runner = best_weights(TRAINED, device, engine, amp)
+        else:
+            path, runner = open_weights(checkpoint, device, engine, amp)
+        seen = {"auto": runner.info.size, "native": None}[size] if isinstance(size, str) else size
+        return cls(engine=runner, path=path, size=seen, flip=flip, min_area=min_area)
 
     @classmethod
     def from_options(cls, opt: SegmentOptions) -> "Segmenter":
         """As the options of a script say."""
-        checkpoint = Path(opt.checkpoint) if opt.checkpoint else None
-        return cls.load(checkpoint, device=opt.device, size=opt.network_size, flip=opt.flip, min_area=opt.min_area)
+        return cls.load(
+            Path(opt.checkpoint) if opt.checkpoint else None,
+            device=opt.device,
+            engine=opt.engine,
+            amp=opt.amp,
+            size=opt.network_size,
+            flip=opt.flip,
+            min_area=opt.min_area,
+        )
 
-    @torch.inference_mode()
     def __call__(self, photos: Sequence[Image.Image]) -> list[NDArray[np.uint8]]:
-        """RGB photos -> label maps (H, W) uint8, each of its photo's size.
+        """RGB photos -> label maps (H, W) uint8, each of its photo's size."""
+        logits = self.logits([np.asarray(squash_photo(photo, self.size)) for photo in photos])
+        return [self.labels(own, photo.size) for own, photo in zip(logits, photos, strict=True)]
 
-        The logits, not the labels, are brought to the photo's size, which keeps edges smooth.
-        """
-        tensors = [photo_to_tensor(photo, self.size, self.info.mean, self.info.std) for photo in photos]
-        batch = torch.stack(tensors).to(self.device)
-        logits = self.network(batch)[0]
+    def read(self, path: Path) -> tuple[NDArray[np.uint8], Size]:
+        """(what the network sees of a photo (H, W, 3), the photo's own size). Errors are those of ``load_photo``."""
+        enough = None if self.size is None else (ENOUGH * self.size[0], ENOUGH * self.size[1])
+        photo, own = load_reduced(path, enough)
+        return np.asarray(squash_photo(photo, self.size)), own
+
+    def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """What the network sees of N photos, each (H, W, 3) -> logits (N, C, H, W)."""
+        batch = np.stack(squares)
+        logits = self.engine(batch)
         if self.flip:
-            logits = (logits + self.network(batch.flip(-1))[0].flip(-1)) / 2
-        results = []
-        for photo, own in zip(photos, logits, strict=True):
-            full = F.interpolate(own[None], (photo.height, photo.width), mode="bilinear", align_corners=False)
-            labels = full[0].argmax(0).to(torch.uint8).cpu().numpy()
-            results.append(absorb_small(labels, self.min_area) if self.min_area else labels)
-        return results
+            mirrored = self.engine(np.ascontiguousarray(batch[:, :, ::-1]))
+            logits = (logits + mirrored[..., ::-1]) * np.float32(0.5)
+        return logits
+
+    def labels(self, logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
+        """Logits (C, h, w) of a photo -> its label map (H, W), at its own ``size``.
+
+        The logits, not the labels, are brought to that size, which keeps edges smooth.
+        """
+        labels = label_map(logits, size)
+        if not self.min_area:
+            return labels
+        from utils.regions import absorb_small  # scipy takes longer to import than all else that is needed
+
+        return absorb_small(labels, self.min_area)
+
+    @property
+    def info(self) -> WeightsInfo:
+        """What the weights say about themselves."""
+        return self.engine.info
 
     def describe(self) -> str:
         """One line on the weights in use."""
-        info = self.info
         size = "the photos' own size" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels"
-        iou = f", validation IoU {info.mean_iou_clothes:.3f}" if info.mean_iou_clothes is not None else ""
-        return f"{self.path}: {info.arch}{iou}, at {size} on {self.device}"
+        iou = f", validation IoU {self.info.mean_iou_clothes:.3f}" if self.info.mean_iou_clothes is not None else ""
+        return f"{self.path}: {self.info.arch}{iou}, at {size} by {self.engine.name}"
 
 
-def load(path: Path) -> tuple[nn.Module, WeightsInfo]:
+def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
+    """Read trained weights. Raises RunError."""
+    from networks import ARCHITECTURES
+    from utils.checkpoints import load_network
+
     network, info = load_network(path, ARCHITECTURES, CLASSES)
     if info.step == 0:
         raise RunError(f"{path}: expected trained weights, found initial ones, whose head is random; train them first")
     return network, info
 
 
-def best_weights(folder: Path) -> tuple[Path, nn.Module, WeightsInfo]:
-    """The weights of a folder that promise the best masks.
+def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
+    """The file to use for a weights file, and what runs it: the ONNX file beside it where that is asked for or best.
+
+    Raises:
+        RunError: there is none, or it cannot be run that way.
+    """
+    exported = path.with_suffix(".onnx")
+    if path == exported and (engine == "torch" or not on_cpu(device)):
+        raise RunError(
+            f"{path}: expected weights for PyTorch (.pth), which --engine torch, --amp and devices other than the CPU "
+            "need, found an ONNX file"
+        )
+    if path == exported or engine == "onnx":
+        if find_spec("onnxruntime") is None:
+            raise RunError("--engine onnx: expected ONNX Runtime, found none; pip install onnxruntime")
+        from utils.onnx_engine import OnnxEngine
+
+        runner = OnnxEngine(exported)
+        if runner.info.classes != CLASSES:
+            raise RunError(f"{path}: expected the classes {', '.join(CLASSES)}, found {', '.join(runner.info.classes)}")
+        if path.is_file() and path != exported and runner.source != sha256(path):
+            raise RunError(
+                f"{exported}: expected to be made from {path}, found it made from other weights; "
+                f"python export.py --checkpoint {path} makes it anew"
+            )
+        return exported, runner
+    if engine == "auto" and exported.is_file() and find_spec("onnxruntime") is not None and on_cpu(device):
+        try:
+            return open_weights(path, device, "onnx", amp)
+        except RunError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    return path, open_torch(path, device, amp)
+
+
+def open_torch(path: Path, device: str, amp: str) -> Engine:
+    """Weights run by PyTorch. Raises RunError."""
+    from networks import fold_batch_norm
+    from utils.torch_engine import TorchEngine
+
+    where = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if amp == "fp16" and where.type != "cuda":
+        raise RunError(f"--amp fp16: expected a CUDA device, found {where}; take --amp bf16 or off")
+    network, info = load(path)
+    fold_batch_norm(network)
+    return TorchEngine(network, info, where, amp)
+
+
+def best_weights(folder: Path, device: str = "auto", engine: str = "auto", amp: str = "off") -> tuple[Path, Engine]:
+    """The weights of a folder that promise the best masks, and what runs them.
 
     The full network comes before the small one; then the higher validation IoU on record counts, then the newer file.
     """
     found = []
     for path in sorted(folder.glob("*.pth")):
         try:
-            network, info = load(path)
+            entry = open_weights(path, device, engine, amp)
         except RunError as error:
             print(f"Left out: {error}", file=sys.stderr)
             continue
-        rank = (-list(ARCHITECTURES).index(info.arch), info.mean_iou_clothes or 0.0, path.stat().st_mtime)
-        found.append((rank, path, network, info))
+        info = entry[1].info
+        rank = (-PREFERRED.index(info.arch), info.mean_iou_clothes or 0.0, path.stat().st_mtime)
+        found.append((rank, entry))
     if not found:
         raise RunError(
             f"{folder}: expected weights (*.pth), found none; fetch the released ones by "
             "python setup_model_weights.py --released, or name your own by --checkpoint"
         )
-    return max(found, key=lambda entry: entry[0])[1:]
+    return max(found, key=lambda entry: entry[0])[1]
 
 
 def list_files(source: Path, output: Path) -> list[Path]:
@@ -181,46 +295,93 @@ def mask_paths(files: Sequence[Path], source: Path, output: Path) -> list[Path]:
             masks[number] = whole[number]
 
 
-def in_batches(files: Iterator[Path], size: int) -> Iterator[tuple[list[tuple[Path, Image.Image]], list[DataError]]]:
-    """Yield photos, ``size`` at a time, and what was wrong with the files that are none."""
-    while chunk := list(islice(files, size)):
-        photos, errors = [], []
-        for path in chunk:
-            try:
-                photos.append((path, load_photo(path)))
-            except (DataError, OSError) as error:
-                errors.append(error if isinstance(error, DataError) else DataError(f"{path}: {error.strerror}"))
-        yield photos, errors
+class Job(NamedTuple):
+    """A photo, and where its mask goes."""
+
+    photo: Path
+    mask: Path
+
+
+def list_jobs(opt: InferOptions) -> list[Job]:
+    """What there is to do. Makes the output folder. Raises RunError."""
+    source, output = Path(opt.input), Path(opt.output)
+    files = list_files(source, output)
+    with blame(f"--output {output}: expected a folder that can be written", OSError):
+        output.mkdir(parents=True, exist_ok=True)
+    return [Job(*paths) for paths in zip(files, mask_paths(files, source, output), strict=True)]
+
+
+def write(segment: Segmenter, job: Job, logits: NDArray[np.float32], size: Size, outputs: Sequence[str]) -> None:
+    """Write what was asked for of one photo."""
+    labels = segment.labels(logits, size)
+    if "mask" in outputs:
+        save_mask(labels, job.mask, PALETTE)
+    if "overlay" in outputs:
+        # Read again rather than kept since: photos that wait for the network would fill the memory.
+        save_overlay(load_photo(job.photo), labels, job.mask.with_name(f"{job.mask.stem}_overlay.jpg"), PALETTE)
+
+
+def segment_photos(segment: Segmenter, jobs: Sequence[Job], opt: InferOptions, progress: "tqdm[NoReturn]") -> int:
+    """Read, segment and write, all at once; returns the number of files that are no photos.
+
+    Few photos are on their way at any time, so memory does not grow with their number.
+    """
+    failed = 0
+    with ThreadPoolExecutor(opt.workers) as readers, ThreadPoolExecutor(opt.workers) as writers:
+        writing: deque[Future[None]] = deque()
+        reading = ahead(readers, lambda job: segment.read(job.photo), jobs, opt.workers + opt.batch_size)
+        for batch in in_batches(reading, opt.batch_size):
+            good = []
+            for job, read in batch:
+                try:
+                    good.append((job, *read.result()))
+                except (DataError, OSError) as error:
+                    reason = error if isinstance(error, DataError) else f"{job.photo}: {error.strerror}"
+                    progress.write(f"Skipped: {reason}", file=sys.stderr)
+                    failed += 1
+                    progress.update()
+            if not good:
+                continue
+            for (job, _, size), logits in zip(good, segment.logits([square for _, square, _ in good]), strict=True):
+                writing.append(writers.submit(write, segment, job, logits, size, opt.outputs))
+            while len(writing) > opt.workers:
+                writing.popleft().result()
+                progress.update()
+        for future in writing:
+            future.result()
+            progress.update()
+    return failed
+
+
+def join(device: str) -> "Processes | None":
+    """The processes that share the folder; None where no launcher started several."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    from utils.distributed import Processes
+
+    return Processes.start(device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(InferOptions, argv)
-    source, output = Path(opt.input), Path(opt.output)
-    files = list_files(source, output)
-    masks = dict(zip(files, mask_paths(files, source, output), strict=True))
-    with blame(f"--output {output}: expected a folder that can be written", OSError):
-        output.mkdir(parents=True, exist_ok=True)
+    processes = join(opt.device)
+    rank, world_size = (processes.rank, processes.world_size) if processes else (0, 1)
+    # One process lists the folder for all: its content may change.
+    jobs = processes.on_main(lambda: list_jobs(opt)) if processes else list_jobs(opt)
+    share = jobs[rank::world_size]
     segment = Segmenter.from_options(opt)
-    print(describe(opt))
-    print(segment.describe())
+    if rank == 0:
+        print(describe(opt))
+        print(segment.describe())
 
-    failed = 0
-    with tqdm(total=len(files), unit="photo", dynamic_ncols=True) as progress:
-        for photos, errors in in_batches(iter(files), opt.batch_size):
-            if photos:
-                labels = segment([photo for _, photo in photos])
-                for (path, photo), label_map in zip(photos, labels, strict=True):
-                    mask = masks[path]
-                    if "mask" in opt.outputs:
-                        save_mask(label_map, mask, PALETTE)
-                    if "overlay" in opt.outputs:
-                        save_overlay(photo, label_map, mask.with_name(f"{mask.stem}_overlay.jpg"), PALETTE)
-            for error in errors:
-                progress.write(f"Skipped: {error}", file=sys.stderr)
-            failed += len(errors)
-            progress.update(len(photos) + len(errors))
-    written = " and ".join(f"{name}s" for name in opt.outputs)
-    print(f"{len(files) - failed} {written} in {output}" + (f", {failed} files skipped" if failed else ""))
+    with tqdm(total=len(share), unit="photo", dynamic_ncols=True, disable=rank > 0) as progress:
+        failed = segment_photos(segment, share, opt, progress)
+    if processes:
+        failed = sum(processes.gather(failed))
+        processes.stop()
+    if rank == 0:
+        written = " and ".join(f"{name}s" for name in opt.outputs)
+        print(f"{len(jobs) - failed} {written} in {opt.output}" + (f", {failed} files skipped" if failed else ""))
     return 1 if failed else 0
 
 

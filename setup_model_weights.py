@@ -18,9 +18,10 @@ from networks import ARCHITECTURES
 from options import SetupOptions, parse
 from options.base_options import SURGERY_WEIGHTS
 from utils import RunError
-from utils.checkpoints import WeightsInfo, load_network, mean_state, read_file, save_weights, state_dict_of, transplant
+from utils.checkpoints import load_network, mean_state, read_file, save_weights, state_dict_of, transplant
 from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, fetch
 from utils.script import run_script
+from utils.weights_info import WeightsInfo
 
 
 def operate(opt: SetupOptions) -> None:

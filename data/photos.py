@@ -45,7 +45,7 @@ def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tu
                 own = image.size
                 if enough is not None:
                     stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
-                    image.draft(None, stored)  # type: ignore[arg-type]  # None keeps the mode
+                    image.draft(None, stored)  # None keeps the mode
                 image.load()
                 turn = _turn(image) if upright else None  # only now: Pillow turns TIFFs by itself
                 picture = to_rgb(image)

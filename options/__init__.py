@@ -3,12 +3,14 @@
 from options.base_options import OptionError
 from options.command_line import describe, parse, save
 from options.evaluate_options import EvaluateOptions
+from options.export_options import ExportOptions
 from options.infer_options import InferOptions, SegmentOptions
 from options.setup_options import SetupOptions
 from options.train_options import TrainOptions
 
 __all__ = [
     "EvaluateOptions",
+    "ExportOptions",
     "InferOptions",
     "OptionError",
     "SegmentOptions",

@@ -13,7 +13,18 @@ OUTPUTS = ("mask", "overlay")
 class SegmentOptions(NetworkOptions):
     """Options of every script that draws label maps."""
 
-    checkpoint: str = option("", "weights file [the best one in trained_checkpoint/]")
+    checkpoint: str = option("", "weights file, .pth or .onnx [the best one in trained_checkpoint/]")
+    engine: str = option(
+        "auto",
+        "what runs the network: torch (PyTorch), onnx (ONNX Runtime, CPU only, from the file that export.py wrote), or "
+        "auto: onnx on a CPU where there is such a file",
+        choices=("auto", "torch", "onnx"),
+    )
+    amp: str = option(
+        "off",
+        "precision of PyTorch: off, bf16 or fp16 (CUDA only); faster, and edges may differ by a pixel",
+        choices=("off", "bf16", "fp16"),
+    )
     size: str = option(
         "auto", "size at which the network sees a photo: auto (what the weights file says), N, WxH, or native"
     )
@@ -25,6 +36,11 @@ class SegmentOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.engine == "onnx" and (self.device not in ("auto", "cpu") or self.amp != "off" or self.size == "native"):
+            raise OptionError(
+                "--engine onnx: expected --device cpu, --amp off and a --size other than native, found "
+                f"--device {self.device} --amp {self.amp} --size {self.size}"
+            )
         size = re.fullmatch(r"auto|native|([1-9]\d*)(?:x([1-9]\d*))?", self.size)
         if not size or min(int(side) for side in size.groups("32")) < 32:
             raise OptionError(f"--size: expected auto, native, N or WxH of at least 32 pixels, found {self.size!r}")
@@ -48,6 +64,7 @@ class InferOptions(SegmentOptions):
 
     input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")
     output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
+    workers: int = option(2, "threads that read photos, and as many that write masks, beside the network", least=1)
     save: str = option("mask", "what to write, separated by commas: mask (NAME.png), overlay (NAME_overlay.jpg)")
 
     def __post_init__(self) -> None:

@@ -17,7 +17,8 @@ from PIL import Image
 from data import rle
 from data.classes import CLASSES
 from networks import U2NETP
-from utils.checkpoints import WeightsInfo, save_weights
+from utils.checkpoints import save_weights
+from utils.weights_info import WeightsInfo
 
 ROOT = Path(__file__).parent.parent
 CCP = ROOT.parent / "shared" / "ccp"

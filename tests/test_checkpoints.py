@@ -8,7 +8,6 @@ from networks import ARCHITECTURES, U2NET, U2NETP
 from utils import RunError
 from utils.checkpoints import (
     RunFolder,
-    WeightsInfo,
     digest,
     load_network,
     random_state,
@@ -18,6 +17,7 @@ from utils.checkpoints import (
     state_dict_of,
     transplant,
 )
+from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 

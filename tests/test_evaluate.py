@@ -18,7 +18,8 @@ from infer import Segmenter
 from networks import U2NETP
 from options import EvaluateOptions
 from utils import RunError
-from utils.checkpoints import WeightsInfo, save_weights
+from utils.checkpoints import read_file, save_weights
+from utils.weights_info import WeightsInfo
 
 KEYS = {
     "iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos",
@@ -61,8 +62,8 @@ def test_figures_are_those_of_the_label_maps(photo_folder: PhotoFolder, weights:
 def test_a_class_that_is_absent_is_left_out_and_named(photo_folder: PhotoFolder, weights: Path) -> None:
     segment = Segmenter.load(weights, device="cpu")
     with torch.no_grad():  # a network that calls everything upper body
-        segment.network.outconv.weight.zero_()
-        segment.network.outconv.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
+        segment.engine.network.outconv.weight.zero_()
+        segment.engine.network.outconv.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
     photos = LabelledPhotos(read_annotations(photo_folder.csv).select(np.array([1, 2, 4])), photo_folder.images)
     figures = evaluate.evaluate(segment, photos, batch_size=2)
     upper = np.mean([(photos[index][1] == 1).mean() for index in range(3)])
@@ -152,5 +153,6 @@ def test_mean_iou_and_size_can_be_recorded_in_the_weights(
     after = Segmenter.load(copy, device="cpu")
     assert after.info.mean_iou_clothes == json.loads((tmp_path / "out.json").read_text())["mean_iou_clothes"]
     assert after.info == replace(before.info, size=(96, 96), mean_iou_clothes=after.info.mean_iou_clothes)
-    for name, tensor in before.network.state_dict().items():
-        assert torch.equal(tensor, after.network.state_dict()[name])
+    tensors = read_file(copy)["state_dict"]
+    for name, tensor in read_file(weights)["state_dict"].items():
+        assert torch.equal(tensor, tensors[name])

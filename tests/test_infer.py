@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, python
+from conftest import ROOT, python, run
 from PIL import Image
 
 import infer
@@ -15,8 +15,9 @@ from data.classes import CLASSES, PALETTE
 from infer import Segmenter, best_weights
 from networks import U2NETP
 from utils import RunError
-from utils.checkpoints import WeightsInfo, save_weights
+from utils.checkpoints import save_weights
 from utils.regions import absorb_small
+from utils.weights_info import WeightsInfo
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 30), **settings: object) -> None:
@@ -158,10 +159,10 @@ def test_an_empty_folder_is_an_error(tmp_path: Path, weights: Path) -> None:
 
 def test_no_gradients_and_the_cpu_will_do(weights: Path) -> None:
     segment = Segmenter.load(weights, device="cpu")
-    assert not any(parameter.requires_grad for parameter in segment.network.parameters())
-    assert not segment.network.training
+    assert not any(parameter.requires_grad for parameter in segment.engine.network.parameters())
+    assert not segment.engine.network.training
     seen = []
-    segment.network.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+    segment.engine.network.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
     segment([Image.new("RGB", (70, 50))])
     assert seen[0].grad_fn is None
     assert seen[0].is_inference()
@@ -172,7 +173,7 @@ def test_size_at_which_the_network_sees_a_photo(weights: Path) -> None:
     for size, expected in (("auto", (64, 64)), ((96, 128), (128, 96)), ("native", (90, 50))):
         segment = Segmenter.load(weights, device="cpu", size=size)
         seen = []
-        segment.network.register_forward_hook(
+        segment.engine.network.register_forward_hook(
             lambda module, inputs, outputs, seen=seen: seen.append(inputs[0].shape[2:])
         )
         assert segment([portrait])[0].shape == (90, 50)
@@ -185,7 +186,7 @@ def test_logits_are_resized_before_the_argmax(weights: Path) -> None:
     segment = Segmenter.load(weights, device="cpu")
     square = torch.from_numpy(np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).copy()).permute(2, 0, 1)
     with torch.no_grad():
-        logits = segment.network((square[None] / 255 - 0.5) / 0.5)[0]
+        logits = segment.engine.network((square[None] / 255 - 0.5) / 0.5)[0]
     up = torch.nn.functional.interpolate(logits, (37, 53), mode="bilinear", align_corners=False)
     np.testing.assert_array_equal(segment([image])[0], up.argmax(1)[0].numpy())
 
@@ -253,3 +254,57 @@ def test_small_regions_go_on_request(weights: Path) -> None:
     [clean] = replace(segment, min_area=0.05)([Image.fromarray(pixels)])
     np.testing.assert_array_equal(clean, absorb_small(plain, 0.05))
     assert (clean != plain).any()
+
+
+def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None:
+    for number in range(5):
+        photo(tmp_path / "in" / f"{number}.jpg", (40 + number, 30))
+    (tmp_path / "in" / "notes.txt").write_text("not a photo")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = run(*torchrun, "infer.py", *flags(tmp_path, weights, f"--output={tmp_path / 'shared'}"))
+    assert done.returncode != 0  # a file was skipped
+    assert done.stdout.count("masks in") == 1
+    assert "5 masks in" in done.stdout
+    assert "1 files skipped" in done.stdout
+    assert done.stderr.count("Skipped: ") == 1
+    assert infer.main(flags(tmp_path, weights)) == 1
+    alone = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == alone
+    assert len(alone) == 5
+
+
+def test_batches_and_threads_give_the_same_masks_in_a_folder(tmp_path: Path, weights: Path) -> None:
+    for number in range(7):
+        photo(tmp_path / "in" / f"{number}.png", (30 + 5 * number, 40))
+    (tmp_path / "in" / "3_broken.jpg").write_bytes(b"no photo")
+    results = []
+    for batch, workers in ((1, 1), (3, 2), (16, 4)):
+        more = ["--save=mask,overlay", f"--batch_size={batch}", f"--workers={workers}"]
+        assert infer.main(flags(tmp_path, weights, *more)) == 1
+        results.append({path.name: np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*.png")})
+        shutil.rmtree(tmp_path / "out")
+    assert sorted(results[0]) == [f"{number}.png" for number in range(7)]
+    for other in results[1:]:
+        for name, mask in results[0].items():
+            assert (other[name] == mask).mean() > 0.999
+
+
+def test_an_output_that_cannot_be_written_any_more_ends_the_run(tmp_path: Path, weights: Path) -> None:
+    for number in range(4):
+        photo(tmp_path / "in" / f"{number}.png")
+    (tmp_path / "out" / "2.png").mkdir(parents=True)  # where a mask is to go
+    done = python("infer.py", *flags(tmp_path, weights))
+    assert done.returncode == 1
+    assert "2.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_a_large_photo_is_read_small(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.jpg", (2400, 1600))
+    segment = Segmenter.load(weights, device="cpu")
+    seen, own = segment.read(tmp_path / "in" / "a.jpg")
+    assert (seen.shape, own) == ((64, 64, 3), (2400, 1600))
+    with Image.open(tmp_path / "in" / "a.jpg") as image:
+        full = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(seen - full).mean() < 1  # of 255

@@ -10,6 +10,7 @@ from PIL import Image
 
 import infer
 from infer import Segmenter
+from utils.onnx_engine import OnnxEngine
 
 WEIGHTS = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
 CARD = (ROOT / "docs" / "model_card.md").read_text()
@@ -19,6 +20,13 @@ def test_the_card_is_of_the_bundled_weights() -> None:
     assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in CARD
     info = Segmenter.load(WEIGHTS, device="cpu").info
     assert f"{info.size[0]} x {info.size[1]} pixels" in CARD
+
+
+def test_the_bundled_onnx_file_is_made_from_the_bundled_weights() -> None:
+    exported = OnnxEngine(WEIGHTS.with_suffix(".onnx"))
+    assert exported.source == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert exported.info == Segmenter.load(WEIGHTS, device="cpu", engine="torch").info
+    assert not exported.eight_bit
 
 
 def test_file_card_and_readme_give_one_figure() -> None:

@@ -8,7 +8,8 @@ import setup_model_weights
 from data.classes import LABEL_SETS
 from networks import ARCHITECTURES, U2NET, U2NETP
 from utils import RunError
-from utils.checkpoints import WeightsInfo, load_network, read_file, save_weights
+from utils.checkpoints import load_network, read_file, save_weights
+from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 REAL = ROOT.parent / "shared" / "weights" / "u2netp.pth"

@@ -8,7 +8,7 @@ plain values is ever unpickled.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,25 +17,13 @@ from torch import Tensor, nn
 
 from utils import RunError
 from utils.files import atomic_path
+from utils.weights_info import WeightsInfo
 
 StateDict = dict[str, Tensor]
 Architectures = Mapping[str, Callable[[int, int], nn.Module]]
 """{name: constructor that takes the channels of the photo and the number of classes}."""
 
 FORMAT = "cloth-segmentation weights 1"
-
-
-@dataclass(frozen=True)
-class WeightsInfo:
-    """What a weights file says about itself; the defaults hold for files that say nothing."""
-
-    arch: str
-    classes: tuple[str, ...]  # names, background first
-    size: tuple[int, int] = (768, 768)  # (width, height) at which photos are seen, pixels; that of training at first
-    mean: float = 0.5  # normalisation
-    std: float = 0.5
-    step: int | None = None  # training steps done; None: not known
-    mean_iou_clothes: float | None = None  # on validation photos, 0 to 1: in training, or as evaluate.py recorded it
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:

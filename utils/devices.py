@@ -1,16 +1,42 @@
 """Which device a run uses."""
 
-import torch
+import os
+import platform
+import sys
+from ctypes.util import find_library
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils import RunError
 
+if TYPE_CHECKING:
+    import torch
 
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
+
+def on_cpu(name: str) -> bool:
+    """Whether ``pick_device`` will pick the CPU. PyTorch, which takes seconds to import, is only asked if need be."""
+    return name == "cpu" or (name == "auto" and (not _may_have_gpu() or pick_device(name).type == "cpu"))
+
+
+def _may_have_gpu() -> bool:
+    """Whether there are signs of a GPU: a driver, or a kind of computer that has one."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return False
+    if sys.platform == "win32":
+        return find_library("nvcuda") is not None
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))  # NVIDIA, AMD, WSL
+
+
+def pick_device(name: str, local_rank: int = 0) -> "torch.device":
     """Device for ``name``: auto, cpu, cuda, cuda:N or mps. Plain "cuda" is the local rank's own GPU.
 
     Raises:
         RunError: the device is not there.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda"):

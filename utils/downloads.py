@@ -1,6 +1,5 @@
 """Downloads whose addresses die and whose contents are checked."""
 
-import hashlib
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import gdown
 
 from utils import RunError
+from utils.files import sha256
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,3 @@ def fetch(download: Download, path: Path, *, first: str = "") -> None:
         + f"\nBy hand: open an address in a browser, save the file as {path} "
         f"({download.size:,} bytes, sha256 {download.sha256}) and run the same command again."
     )
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

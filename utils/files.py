@@ -1,5 +1,6 @@
 """Writing files so that a crash never leaves half of one."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,3 +28,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()

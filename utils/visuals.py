@@ -5,12 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
-from torch import Tensor
-from torchvision.utils import make_grid
 
 from utils.files import atomic_path
 
@@ -21,7 +17,7 @@ Palette = Sequence[tuple[int, int, int]]
 def save_mask(labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
     """Write a label map (H, W) uint8 as a palette PNG: pixel values are classes, shown in their colours."""
     with atomic_path(path) as part:
-        mask_picture(labels, palette).save(part, format="PNG", optimize=True)
+        mask_picture(labels, palette).save(part, format="PNG")
 
 
 def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
@@ -49,6 +45,8 @@ def overlay(photo: Image.Image, labels: NDArray[np.uint8], palette: Palette) -> 
         labels: its label map (H, W); 0 is background and stays as it is.
         palette: colours of the classes.
     """
+    from scipy import ndimage  # takes longer to import than all else that a mask needs
+
     bright = (np.array(palette) * 2).clip(0, 255).astype(np.uint8)[labels]
     tinted = np.array(Image.blend(photo, Image.fromarray(bright), TINT))
     tinted[labels == 0] = np.asarray(photo)[labels == 0]
@@ -129,29 +127,3 @@ def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]
             ink = "white" if strength > 0.6 else "black"
             draw.text((corner[0] + CELL / 2, corner[1] + CELL / 2), f"{share:.1%}", fill=ink, font=large, anchor="mm")
     return sheet
-
-
-def colour(labels: Tensor, palette: Palette) -> Tensor:
-    """Label maps (N, H, W) -> pictures (N, 3, H, W) uint8."""
-    table = torch.tensor(palette, dtype=torch.uint8, device=labels.device)
-    return table[labels.long()].permute(0, 3, 1, 2)
-
-
-def comparison(photos: Tensor, truth: Tensor, prediction: Tensor, palette: Palette, mean: float, std: float) -> Tensor:
-    """One picture with a row for each photo: the photo, its true label map, the predicted one.
-
-    Args:
-        photos: (N, 3, H, W) float, normalised by mean and std.
-        truth: (N, H, W) integers.
-        prediction: (N, H, W) integers.
-        palette: colours of the classes.
-        mean: of the normalisation.
-        std: of the normalisation.
-
-    Returns:
-        (3, height, width) uint8, on the CPU.
-    """
-    pixels = ((photos.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    rows = torch.stack((pixels, colour(truth, palette), colour(prediction, palette)), dim=1).flatten(0, 1)
-    grid: Tensor = make_grid(rows.cpu(), nrow=3, padding=4, pad_value=255)
-    return grid

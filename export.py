@@ -1,0 +1,110 @@
+"""Write weights as an ONNX file, which infer.py runs without PyTorch.
+
+python export.py
+python export.py --checkpoint weights.pth --int8 --photos photos/
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data import DataError
+from data.classes import PALETTE
+from data.photos import Size
+from infer import TRAINED, Segmenter, best_weights, load
+from networks import fold_batch_norm
+from options import ExportOptions, describe, parse
+from utils import RunError
+from utils.files import atomic_path, sha256
+from utils.script import run_script
+from utils.torch_engine import TorchEngine
+
+LEAST_AGREEMENT = {False: 0.9995, True: 0.9}
+"""Share of the photos' pixels that must get the same class as from PyTorch: in float32, and (True) in 8 bits.
+
+Rounding alone moves a few pixels of every edge. In 8 bits a healthy file agrees on 0.99 or so; less than 0.9 is broken.
+"""
+
+
+def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArray[np.uint8], Size]]:
+    """(what the network sees, own size) of up to ``most`` photos, spread over the folder's.
+
+    Raises:
+        RunError: there are none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    step = max(1, len(files) // most)
+    photos = []
+    for path in files[::step][:most]:
+        try:
+            photos.append(segment.read(path))
+        except (DataError, OSError):
+            continue  # among photos there may be other files
+    if not photos:
+        raise RunError(f"--photos {folder}: expected photos, found {len(files)} files that are none")
+    return photos
+
+
+def agreement(first: Segmenter, second: Segmenter, photos: Sequence[tuple[NDArray[np.uint8], Size]]) -> float:
+    """Share of the pixels of all photos to which both give the same class, 0 to 1."""
+    same = pixels = 0
+    for square, size in tqdm(photos, "check", unit="photo", leave=False, dynamic_ncols=True):
+        maps = [segment.labels(segment.logits([square])[0], size) for segment in (first, second)]
+        same += int((maps[0] == maps[1]).sum())
+        pixels += maps[0].size
+    return same / pixels
+
+
+def export(opt: ExportOptions) -> Path:
+    """Write the file, if it does what the weights do; returns where it is.
+
+    Raises:
+        RunError: weights or photos cannot be read, or the file would not do.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise RunError(f"expected {', '.join(missing)}, found none; pip install -r requirements-export.txt")
+    from utils.onnx_engine import OnnxEngine, metadata
+    from utils.onnx_export import to_eight_bits, to_onnx, write
+
+    path = Path(opt.checkpoint) if opt.checkpoint else best_weights(TRAINED, "cpu", "torch")[0]
+    output = Path(opt.output) if opt.output else path.with_name(path.stem + ("_int8" if opt.int8 else "") + ".onnx")
+    network, info = load(path)
+    plain = Segmenter(engine=TorchEngine(deepcopy(network), info, torch.device("cpu")), path=path, size=info.size)
+    photos = read_photos(plain, Path(opt.photos), opt.max_photos)
+    fold_batch_norm(network)
+    model = to_onnx(network, info.mean, info.std)
+    if opt.int8:
+        model = to_eight_bits(model, [square for square, _ in photos])
+    with atomic_path(output) as part:
+        write(model, part, metadata(info, PALETTE, sha256(path), eight_bit=opt.int8))
+        share = agreement(plain, Segmenter(engine=OnnxEngine(part), path=output, size=info.size), photos)
+        if share < LEAST_AGREEMENT[opt.int8]:
+            raise RunError(
+                f"{output}: expected the classes that PyTorch gives on at least {LEAST_AGREEMENT[opt.int8]:.2%} of the "
+                f"pixels, found {share:.2%}; nothing was written"
+                + ("; --photos with more photos, like those it is for, helps" if opt.int8 else "")
+            )
+    megabytes = output.stat().st_size / 1e6
+    print(
+        f"{output}: {info.arch} in {'8 bits' if opt.int8 else 'float32'}, {megabytes:.1f} MB; the classes that PyTorch "
+        f"gives on {share:.3%} of the pixels of {len(photos)} photos"
+    )
+    return output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    opt = parse(ExportOptions, argv)
+    print(describe(opt))
+    export(opt)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main, RunError, DataError)

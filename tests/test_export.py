@@ -1,0 +1,169 @@
+"""export.py and the ONNX files it writes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import ROOT, python
+from PIL import Image
+
+import export
+from data.classes import CLASSES, PALETTE
+from infer import Segmenter, best_weights
+from utils import RunError
+from utils.onnx_engine import OnnxEngine
+
+SCENE = np.random.default_rng(3).integers(0, 255, (96, 64, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the small weights with both ONNX files beside it."""
+    folder = tmp_path_factory.mktemp("exported")
+    path = folder / "small.pth"
+    shutil.copy(weights, path)
+    assert export.main([f"--checkpoint={path}"]) == 0
+    assert export.main([f"--checkpoint={path}", "--int8"]) == 0
+    return path
+
+
+def test_the_file_says_what_it_holds(exported: Path) -> None:
+    """Read as another program would, which knows of nothing but ONNX Runtime."""
+    session = onnxruntime.InferenceSession(exported.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
+    stated = session.get_modelmeta().custom_metadata_map
+    info = json.loads(stated["info"])
+    assert tuple(info["classes"]) == CLASSES
+    assert info["size"] == [64, 64]
+    assert json.loads(stated["palette"]) == [list(rgb) for rgb in PALETTE]
+    assert [(item.name, item.type) for item in session.get_inputs()] == [("photos", "tensor(uint8)")]
+    assert [(item.name, item.type) for item in session.get_outputs()] == [("logits", "tensor(float)")]
+
+
+def test_no_paths_of_the_computer_that_made_it(exported: Path) -> None:
+    for name in ("small.onnx", "small_int8.onnx"):
+        content = (exported.parent / name).read_bytes()
+        assert b"u2net.py" not in content
+        assert str(ROOT).encode() not in content
+
+
+@pytest.mark.parametrize(("number", "size"), [(1, (64, 64)), (3, (96, 160)), (2, (32, 64))])
+def test_any_number_and_any_sides_of_multiples_of_32(exported: Path, number: int, size: tuple[int, int]) -> None:
+    photos = [Image.fromarray(np.roll(SCENE, shift, 0)) for shift in range(number)]
+    by_torch = Segmenter.load(exported, device="cpu", engine="torch", size=size)(photos)
+    by_onnx = Segmenter.load(exported, device="cpu", engine="onnx", size=size)(photos)
+    for first, second in zip(by_torch, by_onnx, strict=True):
+        assert (first == second).mean() > 0.999
+
+
+def test_other_sides_are_refused_in_words(exported: Path) -> None:
+    segment = Segmenter.load(exported, device="cpu", engine="onnx", size=(64, 72))
+    with pytest.raises(RunError, match=r"multiples of 32 pixels, found 64 x 72; give another --size"):
+        segment([Image.fromarray(SCENE)])
+
+
+def test_eight_bits_are_smaller_and_stay_close(exported: Path) -> None:
+    plain, small = exported.with_suffix(".onnx"), exported.with_name("small_int8.onnx")
+    assert small.stat().st_size < 0.5 * plain.stat().st_size
+    assert OnnxEngine(small).eight_bit
+    assert not OnnxEngine(plain).eight_bit
+    square = np.asarray(Image.open(ROOT / "input_images" / "astronaut.png").convert("RGB").resize((64, 64)))[None]
+    first, second = OnnxEngine(plain)(square), OnnxEngine(small)(square)
+    assert np.abs(first - second).mean() < 0.1 * np.abs(first).mean()
+    assert (first != second).any()
+
+
+def test_auto_takes_the_exported_file_but_never_8_bits(exported: Path, tmp_path: Path) -> None:
+    assert Segmenter.load(exported, device="cpu").path.name == "small.onnx"
+    assert Segmenter.load(exported, device="cpu", engine="torch").path.name == "small.pth"
+    assert Segmenter.load(exported, device="cpu", size="native").path.name == "small.pth"
+    assert Segmenter.load(exported, device="cpu", amp="bf16").path.name == "small.pth"
+    assert best_weights(exported.parent, "cpu")[0].name == "small.onnx"
+    exported.with_suffix(".onnx").rename(tmp_path / "away.onnx")
+    try:
+        assert best_weights(exported.parent, "cpu")[0].name == "small.pth"
+        with pytest.raises(RunError, match=r"small.onnx: expected a network in an ONNX file, found no file; .*export"):
+            Segmenter.load(exported, device="cpu", engine="onnx")
+    finally:
+        (tmp_path / "away.onnx").rename(exported.with_suffix(".onnx"))
+
+
+def test_a_file_made_from_other_weights_is_not_taken(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth", tmp_path / "w.pth")
+    shutil.copy(exported.with_suffix(".onnx"), tmp_path / "w.onnx")
+    assert Segmenter.load(tmp_path / "w.pth", device="cpu").path.name == "w.pth"
+    assert "made from other weights; python export.py" in capsys.readouterr().err
+    with pytest.raises(RunError, match="made from other weights"):
+        Segmenter.load(tmp_path / "w.pth", device="cpu", engine="onnx")
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.onnx").write_text("<html>")
+    with pytest.raises(RunError, match=r"page.onnx: expected an ONNX file"):
+        Segmenter.load(tmp_path / "page.onnx", device="cpu")
+    identity = onnx.helper.make_node("Identity", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([identity], "other", [x], [y])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9),
+        tmp_path / "other.onnx",
+    )
+    with pytest.raises(RunError, match=r"other.onnx: expected 'cloth-segmentation onnx 1', found None"):
+        Segmenter.load(tmp_path / "other.onnx", device="cpu")
+    with pytest.raises(RunError, match=r"other.onnx: expected weights for PyTorch"):
+        Segmenter.load(tmp_path / "other.onnx", device="cpu", engine="torch")
+
+
+def test_nothing_is_imported_that_the_job_does_not_need(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(SCENE).save(tmp_path / "in" / "a.png")
+    code = (
+        "import sys, infer; code = infer.main(sys.argv[1:]); "
+        "print('imported', *sorted({name.split('.')[0] for name in sys.modules})); sys.exit(code)"
+    )
+    done = python(
+        "-c",
+        code,
+        f"--checkpoint={exported}",
+        "--device=cpu",
+        f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert done.returncode == 0, done.stderr
+    imported = next(line for line in done.stdout.splitlines() if line.startswith("imported")).split()
+    assert "onnxruntime" in imported
+    assert not {"torch", "torchvision", "pandas", "scipy", "onnx", "tensorboardX", "gdown"} & set(imported)
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_nothing_is_written_where_there_are_no_photos(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("none")
+    with pytest.raises(RunError, match=r"--photos .*: expected photos, found 1 files that are none"):
+        export.main([f"--checkpoint={weights}", f"--photos={tmp_path / 'photos'}", f"--output={tmp_path / 'o.onnx'}"])
+    assert not list(tmp_path.glob("*onnx*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--checkpoint=a.onnx"], "--checkpoint: expected a .pth file"),
+        (["--output=a.pth"], "--output: expected a name that ends in .onnx"),
+    ],
+)
+def test_wrong_usage(flags: list[str], message: str) -> None:
+    done = python("export.py", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_missing_checkpoint_is_a_sentence() -> None:
+    done = python("export.py", "--checkpoint=absent.pth")
+    assert done.returncode == 1
+    assert "absent.pth: expected a weights file, found none" in done.stderr
+    assert "Traceback" not in done.stderr

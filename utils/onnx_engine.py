@@ -1,0 +1,114 @@
+"""Networks in ONNX files, run by ONNX Runtime on the CPU. PyTorch is not imported, which saves seconds and memory."""
+
+import ctypes
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from utils import RunError
+from utils.weights_info import WeightsInfo
+
+FORMAT = "cloth-segmentation onnx 1"
+
+SIDES = 32
+"""The network halves a photo five times; in a file, its sides are multiples of this."""
+
+INPUT, OUTPUT = "photos", "logits"
+"""Names of the graph's input, (N, H, W, 3) uint8 in RGB, and output, (N, C, H, W) float32."""
+
+
+class OnnxEngine:
+    """A network in a file that export.py wrote.
+
+    Attributes:
+        name: for people.
+        info: what the weights say about themselves.
+        source: SHA-256 of the weights file that it was made from.
+        eight_bit: whether it calculates with 8-bit integers.
+    """
+
+    name = "ONNX Runtime on the CPU"
+
+    def __init__(self, path: Path) -> None:
+        """Read a file.
+
+        Raises:
+            RunError: it is missing, or none that export.py wrote.
+        """
+        if not path.is_file():
+            raise RunError(f"{path}: expected a network in an ONNX file, found no file; python export.py makes one")
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3  # errors only
+        # A planned layout of all tensors of a size takes 1.1 GB more at 768 x 768 than tensors that come and go.
+        settings.enable_mem_pattern = False
+        # Launchers set it so that several processes share the cores; 0: all of them.
+        settings.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        try:
+            self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common class
+            raise RunError(f"{path}: expected an ONNX file, found one that ONNX Runtime cannot read") from error
+        _give_memory_back()
+        stated = self.session.get_modelmeta().custom_metadata_map
+        if stated.get("format") != FORMAT:
+            raise RunError(
+                f"{path}: expected {FORMAT!r}, found {stated.get('format')!r}; make it anew by python export.py"
+            )
+        self.path = path
+        self.source = stated["source_sha256"]
+        self.eight_bit = stated["eight_bit"] == "yes"
+        info = WeightsInfo(**json.loads(stated["info"]))
+        self.info = replace(info, classes=tuple(info.classes), size=(info.size[0], info.size[1]))
+
+    def __call__(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """RGB photos (N, H, W, 3) -> logits (N, C, H, W).
+
+        Raises:
+            RunError: the sides are no multiples of 32.
+            MemoryError: there is too little.
+        """
+        height, width = photos.shape[1:3]
+        if height % SIDES or width % SIDES:
+            raise RunError(
+                f"{self.path}: expected photos whose sides are multiples of {SIDES} pixels, found {width} x {height}; "
+                "give another --size, or take --engine torch"
+            )
+        try:
+            logits: NDArray[np.float32] = self.session.run([OUTPUT], {INPUT: photos})[0]
+        except Exception as error:
+            if "allocate" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+        return logits
+
+
+def _give_memory_back() -> None:
+    """Let the system have what reading a file used: glibc keeps a copy's worth of the weights for later otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def metadata(
+    info: WeightsInfo, palette: tuple[tuple[int, int, int], ...], source: str, *, eight_bit: bool
+) -> dict[str, str]:
+    """What a file says about itself: texts under names, as ONNX keeps them.
+
+    Args:
+        info: of the weights.
+        palette: RGB colour of each class, for programs that draw masks.
+        source: SHA-256 of the weights file.
+        eight_bit: whether weights and activations are 8-bit integers.
+    """
+    return {
+        "format": FORMAT,
+        "info": json.dumps(asdict(info)),
+        "palette": json.dumps(palette),
+        "source_sha256": source,
+        "eight_bit": "yes" if eight_bit else "no",
+    }

@@ -1,0 +1,37 @@
+"""Networks run by PyTorch, on any device."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from utils.weights_info import WeightsInfo
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchEngine:
+    """A network and the device it runs on.
+
+    Args:
+        network: (N, 3, H, W) -> logit maps, the first of which counts; taken over.
+        info: what its weights say about themselves.
+        device: where it runs.
+        amp: off, bf16 or fp16.
+    """
+
+    def __init__(self, network: nn.Module, info: WeightsInfo, device: torch.device, amp: str = "off") -> None:
+        # Convolutions are faster with the channels side by side, on CPUs and on GPUs.
+        self.network = network.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.info, self.device, self.amp = info, device, amp
+        self.name = f"PyTorch on {device}" + (f" in {amp}" if amp != "off" else "")
+
+    @torch.inference_mode()
+    def __call__(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
+        pixels = torch.from_numpy(photos).to(self.device).permute(0, 3, 1, 2)
+        batch = (pixels.float() / 255 - self.info.mean) / self.info.std
+        with torch.autocast(self.device.type, DTYPES.get(self.amp), enabled=self.amp != "off"):
+            logits = self.network(batch)[0]
+        result: NDArray[np.float32] = logits.float().cpu().numpy()
+        return result
