@@ -26,12 +26,12 @@ from utils import RunError
 from utils.checkpoints import (
     RunFolder,
     Stateful,
-    WeightsInfo,
     digest,
     load_network,
     random_state,
     restore_random_state,
 )
+from utils.comparison import comparison
 from utils.distributed import Processes
 from utils.ema import ExponentialMovingAverage
 from utils.metrics import confusion_matrix, summarise
@@ -39,7 +39,7 @@ from utils.run_log import RunLog
 from utils.schedule import learning_rate
 from utils.script import blame, run_script
 from utils.signals import StopRequest
-from utils.visuals import comparison
+from utils.weights_info import WeightsInfo
 
 PICTURES = 4
 """Photos in a logged picture."""
