@@ -19,7 +19,7 @@ from data.annotations import Annotations, read_annotations
 from data.classes import CLASSES, LABEL_SETS, PALETTE
 from data.dataset import LabelledPhotos, TrainingSquares
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
-from data.transforms import Augmentation
+from data.transforms import Augmentation, normalise
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
 from utils import RunError
@@ -148,8 +148,6 @@ class Training:
         return TrainingSquares(
             photos,
             (opt.fine_width, opt.fine_height),
-            opt.mean,
-            opt.std,
             augmentation if augment else None,
         )
 
@@ -184,12 +182,19 @@ class Training:
             group["weight_decay"] = self.opt.weight_decay  # options hold, also where they have changed
 
     def to_device(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring a batch to the network."""
-        layout = torch.channels_last if self.opt.channels_last else torch.preserve_format
-        return (
-            photos.to(self.device, non_blocking=True, memory_format=layout),
-            labels.to(self.device, non_blocking=True),
-        )
+        """Bring a batch of bytes to the network's device, and only there make of it what the network takes.
+
+        Args:
+            photos: (N, 3, H, W) uint8.
+            labels: (N, H, W) uint8.
+
+        Returns:
+            Photos (N, 3, H, W) float32, normalised, and label maps (N, H, W) int64.
+        """
+        layout = torch.channels_last if self.opt.channels_last else torch.contiguous_format
+        photos = photos.to(self.device, non_blocking=True, memory_format=layout)
+        labels = labels.to(self.device, non_blocking=True)
+        return normalise(photos, self.opt.mean, self.opt.std), labels.long()
 
     def forward(self, network: nn.Module, photos: Tensor) -> tuple[Tensor, ...]:
         """Seven logit maps, in the precision that was asked for."""

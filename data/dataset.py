@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -13,17 +14,11 @@ from data import DataError
 from data.annotations import Annotations
 from data.classes import class_of
 from data.label_map import merge
-from data.photos import load_photo, to_rgb
-from data.transforms import (
-    Augmentation,
-    LabelledPhoto,
-    Size,
-    beside,
-    normalise,
-    pixels_to_tensor,
-    squash_labels,
-    squash_photo,
-)
+from data.photos import Size, load_reduced, squash_photo
+from data.transforms import Augmentation, LabelledPhoto, beside, squash_labels
+
+Square = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Pixels (H, W, 3), RGB, and label map (H, W) of a photo squashed to one size."""
 
 
 class Draw(NamedTuple):
@@ -68,24 +63,33 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
         return names
 
     def __getitem__(self, index: int) -> LabelledPhoto:
+        return self._load(index, None)
+
+    def squashed(self, index: int, size: Size) -> Square:
+        """Photo ``index`` squashed to ``size``, (width, height) in pixels, decoded no larger than that takes."""
+        photo, labels = self._load(index, size)
+        return np.asarray(squash_photo(photo, size)), labels
+
+    def _load(self, index: int, size: Size | None) -> LabelledPhoto:
+        """The photo, at least as large as ``size`` if it has that, and its label map at ``size``; None: its own."""
         record = self.annotations[index]
         path = self.image_folder / record.name
+        wanted = (record.width, record.height)
         try:
-            photo = load_photo(path)
+            photo, found = load_reduced(path, size)
+            if found != wanted:
+                # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
+                photo, found = load_reduced(path, size, upright=False)
         except OSError as error:
             raise DataError(f"{path}: expected a photo, found none that can be opened ({error.strerror})") from error
-        if photo.size != (record.width, record.height):
-            # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
-            with Image.open(path) as stored:
-                photo = to_rgb(stored)
-        if photo.size != (record.width, record.height):
+        if found != wanted:
             raise DataError(
                 f"{path}: expected {record.width} x {record.height} pixels (width x height) "
-                f"as {self.annotations.path} says, found {photo.size[0]} x {photo.size[1]}"
+                f"as {self.annotations.path} says, found {found[0]} x {found[1]}"
             )
         try:
             instances = [(self.label_of(category), mask) for category, mask in record.instances]
-            return photo, merge(instances, (record.height, record.width))
+            return photo, merge(instances, (record.height, record.width), size)
         except ValueError as error:
             raise DataError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
 
@@ -110,36 +114,36 @@ class PhotoPairs(Dataset[LabelledPhoto]):
 
 
 class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
-    """(photo (3, H, W) float32, label map (H, W) int64) at training size.
+    """(photo (3, H, W), label map (H, W)), both uint8, of one size; an item is a ``Draw``.
+
+    Bytes are what the network's device is sent: normalised photos and int64 labels would be five times as many.
 
     Args:
         photos: where they come from.
         size: (width, height) in pixels.
-        mean: normalisation, as in ``transforms.photo_to_tensor``.
-        std: normalisation.
         augmentation: random changes; none by default.
     """
 
-    def __init__(
-        self, photos: LabelledPhotos, size: Size, mean: float, std: float, augmentation: Augmentation | None = None
-    ) -> None:
+    def __init__(self, photos: LabelledPhotos, size: Size, augmentation: Augmentation | None = None) -> None:
         self.photos = photos
         self.size = size
-        self.mean, self.std = mean, std
         self.augmentation = augmentation or Augmentation()
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        photo, labels = self.photos[draw.photo]
+        pixels, labels = self._square(draw)
+        return self.augmentation(torch.tensor(pixels).permute(2, 0, 1), torch.tensor(labels), draw.seed)
+
+    def _square(self, draw: Draw) -> Square:
         partner = self.augmentation.partner(len(self.photos), draw.seed)
+        if partner is None and not self.augmentation.crops(draw.seed):
+            return self.photos.squashed(draw.photo, self.size)
+        photo, labels = self.photos[draw.photo]
         if partner is not None:
             photo, labels = self.augmentation.beside((photo, labels), self.photos[partner], draw.seed)
         box = self.augmentation.crop_box(labels, draw.seed)
         if box is not None:
             photo, labels = photo.crop(box), labels[box[1] : box[3], box[0] : box[2]]
-        pixels = pixels_to_tensor(squash_photo(photo, self.size))
-        target = torch.from_numpy(squash_labels(labels, self.size).copy())
-        pixels, target = self.augmentation(pixels, target, draw.seed)
-        return normalise(pixels, self.mean, self.std), target.long()
+        return np.asarray(squash_photo(photo, self.size)), squash_labels(labels, self.size)

@@ -61,4 +61,5 @@ def _nearest(source: int, target: int) -> NDArray[np.int64]:
     Pillow answers, because its sums are rounded, which decides where the value is whole.
     """
     row = Image.fromarray(np.arange(source, dtype=np.int32)[None]).resize((target, 1), Image.Resampling.NEAREST)
-    return np.asarray(row, dtype=np.int64)[0]
+    shown: NDArray[np.int64] = np.asarray(row, dtype=np.int64)[0]
+    return shown

@@ -67,7 +67,7 @@ class OneEpochSampler(Sampler[Draw]):
 def make_loader(
     squares: TrainingSquares, sampler: Sampler[Draw], *, batch_size: int, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches of (photos (N, 3, H, W) float32, label maps (N, H, W) int64).
+    """Batches of (photos (N, 3, H, W), label maps (N, H, W)), both uint8.
 
     Args:
         squares: the photos.

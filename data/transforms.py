@@ -19,26 +19,9 @@ LabelledPhoto = tuple[Image.Image, NDArray[np.uint8]]
 """RGB photo and its label map (H, W)."""
 
 
-def photo_to_tensor(photo: Image.Image, size: Size | None, mean: float, std: float) -> Tensor:
-    """RGB photo -> (3, H, W) float32, scaled from [0, 1] by ``(x - mean) / std``.
-
-    Args:
-        photo: an RGB picture.
-        size: (width, height) it is squashed to, by bicubic resampling; None keeps its own.
-        mean: of all three channels, as a share of full intensity.
-        std: of all three channels, as a share of full intensity.
-    """
-    return normalise(pixels_to_tensor(squash_photo(photo, size)), mean, std)
-
-
 def squash_labels(labels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Label map (H, W) -> (height, width) of ``size``, by nearest neighbour: labels do not mix."""
     return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-
-
-def pixels_to_tensor(photo: Image.Image) -> Tensor:
-    """RGB picture -> (3, H, W) uint8."""
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
 
 
 def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
@@ -118,6 +101,14 @@ class Augmentation:
             start = (photo.width - width) // 2
             parts.append((photo.crop((start, 0, start + width, photo.height)), labels[:, start : start + width]))
         return beside(*parts)
+
+    def crops(self, seed: int) -> bool:
+        """Whether ``crop_box`` may give a box: only then is more detail of a photo needed than is shown of all of it.
+
+        Args:
+            seed: as in ``__call__``.
+        """
+        return bool(self.crop) or np.random.default_rng((seed, 4)).random() < self.portrait
 
     def crop_box(self, labels: NDArray[np.uint8], seed: int) -> Box | None:
         """The part of a photo to keep; None keeps all of it.

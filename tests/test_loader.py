@@ -57,7 +57,7 @@ def test_validation_shows_each_photo_once_over_all_ranks() -> None:
 
 def squares_of(folder: PhotoFolder) -> TrainingSquares:
     photos = LabelledPhotos(read_annotations(folder.csv), folder.images)
-    return TrainingSquares(photos, (64, 64), 0.5, 0.5, Augmentation(crop=0.5, flip=0.5, rotate=10, color=0.3))
+    return TrainingSquares(photos, (64, 64), Augmentation(crop=0.5, flip=0.5, rotate=10, color=0.3))
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolder) -> None:
@@ -69,6 +69,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolde
     for (photos, labels), (other_photos, other_labels) in zip(first(0), first(2), strict=True):
         assert photos.shape == (3, 3, 64, 64)
         assert labels.shape == (3, 64, 64)
+        assert photos.dtype == labels.dtype == torch.uint8
         assert torch.equal(photos, other_photos)
         assert torch.equal(labels, other_labels)
 

@@ -3,26 +3,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data.transforms import Augmentation, beside, photo_to_tensor, squash_labels
+from data.transforms import Augmentation, beside, normalise, squash_labels
 
 
-def test_photo_is_squashed_and_scaled_to_minus_one_to_one() -> None:
-    photo = Image.new("RGB", (30, 50), (0, 255, 51))
-    tensor = photo_to_tensor(photo, (16, 8), 0.5, 0.5)
-    assert tensor.shape == (3, 8, 16)
-    assert tensor.dtype == torch.float32
-    torch.testing.assert_close(tensor[:, 3, 3], torch.tensor([-1.0, 1.0, -0.6]))
-
-
-def test_resampling_is_pillows_bicubic() -> None:
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3)).astype(np.uint8))
-    expected = np.asarray(photo.resize((12, 20), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-    found = photo_to_tensor(photo, (12, 20), 0.0, 1.0) * 255
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
-
-
-def test_native_size_stays() -> None:
-    assert photo_to_tensor(Image.new("RGB", (30, 50)), None, 0.5, 0.5).shape == (3, 50, 30)
+def test_pixels_are_scaled_to_minus_one_to_one() -> None:
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1).expand(2, 3, 8, 16)
+    scaled = normalise(pixels, 0.5, 0.5)
+    assert scaled.shape == (2, 3, 8, 16)
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled[1, :, 3, 3], torch.tensor([-1.0, 1.0, -0.6]))
 
 
 def test_labels_do_not_mix_and_keep_width_and_height_apart() -> None:
@@ -107,6 +96,12 @@ def test_portraits_show_the_head_above_the_clothes() -> None:
     few = [Augmentation(portrait=0.3).crop_box(LABELS, seed) for seed in range(300)]
     assert 60 < sum(box is not None for box in few) < 120
     assert Augmentation(portrait=1).crop_box(np.zeros_like(LABELS), 0) is None
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(portrait=0.3), Augmentation(crop=0.3), ALL])
+def test_whether_a_photo_is_cropped_is_known_before_it_is_loaded(augmentation: Augmentation) -> None:
+    for seed in range(100):
+        assert augmentation.crops(seed) == (augmentation.crop_box(LABELS, seed) is not None)
 
 
 def test_portraits_choose_between_two_people() -> None:
