@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +49,31 @@ def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int, warmup: i
             if number >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+# The system counts the memory of the process that starts another one as the other's own, so a small one starts it.
+_STARTER = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen([sys.executable, *sys.argv[1:]], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+print(time.perf_counter() - start, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def run_measured(*arguments: object) -> tuple[float, float]:
+    """(seconds, peak resident memory in MB of 10^6 bytes) of a Python process run to its end.
+
+    Raises:
+        RuntimeError: it failed; the message is what it printed.
+    """
+    command = [sys.executable, "-c", _STARTER, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    seconds, peak = map(float, done.stdout.split())
+    return seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes there, KiB elsewhere
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

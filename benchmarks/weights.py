@@ -1,0 +1,19 @@
+"""Weights to time: how long a network takes does not depend on what it learned."""
+
+from pathlib import Path
+
+import torch
+
+from data.classes import CLASSES
+from networks import ARCHITECTURES
+from utils.checkpoints import save_weights
+from utils.weights_info import WeightsInfo
+
+
+def random_weights(folder: Path, arch: str, size: int) -> Path:
+    """Write weights of ``arch`` from random numbers that see photos at ``size`` x ``size`` pixels."""
+    torch.manual_seed(0)
+    path = folder / f"{arch}.pth"
+    network = ARCHITECTURES[arch](3, len(CLASSES))
+    save_weights(path, network.state_dict(), WeightsInfo(arch, CLASSES, (size, size), step=1))
+    return path
