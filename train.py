@@ -19,6 +19,7 @@ from data.annotations import Annotations, read_annotations
 from data.classes import CLASSES, LABEL_SETS, PALETTE
 from data.dataset import LabelledPhotos, TrainingSquares
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
+from data.prepared import PreparedPhotos
 from data.transforms import Augmentation, normalise
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
@@ -34,6 +35,7 @@ from utils.checkpoints import (
 from utils.comparison import comparison
 from utils.distributed import Processes
 from utils.ema import ExponentialMovingAverage
+from utils.files import atomic_path
 from utils.metrics import confusion_matrix, summarise
 from utils.run_log import RunLog
 from utils.schedule import learning_rate
@@ -144,12 +146,18 @@ class Training:
             recolor=opt.augment_recolor,
         )
         with blame("--image_folder" if augment or not opt.val_image_folder else "--val_image_folder", DataError):
-            photos = LabelledPhotos(index, Path(image_folder), self.label_set.label_of)
+            photos = self._photos(index, Path(image_folder))
         return TrainingSquares(
             photos,
             (opt.fine_width, opt.fine_height),
             augmentation if augment else None,
         )
+
+    def _photos(self, index: Annotations, image_folder: Path) -> LabelledPhotos:
+        label_of = self.label_set.label_of
+        if not self.opt.prepared_dir:
+            return LabelledPhotos(index, image_folder, label_of)
+        return PreparedPhotos(index, image_folder, label_of, folder=Path(self.opt.prepared_dir), writer=atomic_path)
 
     def _loader(
         self, squares: TrainingSquares, sampler: EndlessSampler | OneEpochSampler

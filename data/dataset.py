@@ -81,7 +81,7 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
                 # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
                 photo, found = load_reduced(path, size, upright=False)
         except OSError as error:
-            raise DataError(f"{path}: expected a photo, found none that can be opened ({error.strerror})") from error
+            raise unopened(path, error) from error
         if found != wanted:
             raise DataError(
                 f"{path}: expected {record.width} x {record.height} pixels (width x height) "
@@ -92,6 +92,11 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
             return photo, merge(instances, (record.height, record.width), size)
         except ValueError as error:
             raise DataError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
+
+
+def unopened(path: Path, error: OSError) -> DataError:
+    """What to say of a photo that the system does not open."""
+    return DataError(f"{path}: expected a photo, found none that can be opened ({error.strerror})")
 
 
 class PhotoPairs(Dataset[LabelledPhoto]):

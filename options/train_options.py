@@ -19,6 +19,9 @@ class TrainOptions(NetworkOptions):
     max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
     serial_batches: bool = option(False, "take the photos in the order of the file, not in random order")
     nThreads: int = option(2, "worker processes that load data, for each process; 0: none", least=0)
+    prepared_dir: str = option(
+        "", "keep each photo's training square in this folder, and read it from there in later epochs and runs"
+    )
     save_dir: str = option("results", "checkpoints and options of a run go to a folder of its name in here")
     logs_dir: str = option("logs", "TensorBoard files of a run go to a folder of its name in here")
 
@@ -104,6 +107,12 @@ class TrainOptions(NetworkOptions):
             raise OptionError("--val_fraction and --val_df_path: expected one of the two, found both")
         if self.val_image_folder and not self.val_df_path:
             raise OptionError("--val_image_folder: expected with --val_df_path, found without")
+        closer = [name for name in ("pair", "portrait", "crop") if getattr(self, f"augment_{name}")]
+        if self.prepared_dir and closer:
+            raise OptionError(
+                f"--prepared_dir and --augment_{closer[0]}: expected one of the two, found both; "
+                "the latter needs each photo at its own size"
+            )
         if self.amp == "fp16" and self.device in ("cpu", "mps"):
             raise OptionError(f"--amp fp16: expected a CUDA device, found --device {self.device}; take bf16 or off")
         if self.mixup and self.batchSize < 2:
