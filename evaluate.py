@@ -140,10 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.record and segment.size is not None:
         if figures["mean_iou_clothes"] is None:
             raise RunError(f"--record: expected photos with clothes, found none in {opt.df_path}")
-        network, info = load(segment.path)  # as it is in the file, not as it runs
+        path = Path(opt.checkpoint)
+        network, info = load(path)  # as it is in the file, not as it runs
         info = replace(info, size=segment.size, mean_iou_clothes=figures["mean_iou_clothes"])
-        save_weights(segment.path, network.state_dict(), info)
-        print(f"Mean IoU and size recorded in {segment.path}")
+        save_weights(path, network.state_dict(), info)
+        print(f"Mean IoU and size recorded in {path}")
+        if path.with_suffix(".onnx").exists():
+            print(f"{path.with_suffix('.onnx')} does not have them: python export.py --checkpoint {path} makes it anew")
     if opt.picture_folder:
         folder = Path(opt.picture_folder)
         write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")

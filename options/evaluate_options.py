@@ -21,8 +21,11 @@ class EvaluateOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.record and not self.checkpoint:
-            raise OptionError("--record: expected --checkpoint, the file to write it into, found none")
+        if self.record and (not self.checkpoint or self.checkpoint.endswith(".onnx")):
+            raise OptionError(
+                "--record: expected --checkpoint with the .pth file to write it into, found "
+                f"{self.checkpoint or 'none'}"
+            )
         special = {
             "--size native": self.size == "native",
             "--flip": self.flip,

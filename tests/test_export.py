@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import ROOT, python
+from conftest import ROOT, python, write_photos
 from PIL import Image
 
+import evaluate
 import export
 from data.classes import CLASSES, PALETTE
 from infer import Segmenter, best_weights
@@ -89,6 +90,20 @@ def test_auto_takes_the_exported_file_but_never_8_bits(exported: Path, tmp_path:
             Segmenter.load(exported, device="cpu", engine="onnx")
     finally:
         (tmp_path / "away.onnx").rename(exported.with_suffix(".onnx"))
+
+
+def test_figures_are_recorded_in_the_weights_which_the_file_then_lacks(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("small.pth", "small.onnx"):
+        shutil.copy(exported.with_name(name), tmp_path / name)
+    photos = write_photos(tmp_path, 2)
+    flags = [f"--checkpoint={tmp_path / 'small.pth'}", f"--image_folder={photos.images}", f"--df_path={photos.csv}"]
+    assert evaluate.main([*flags, "--record", "--device=cpu"]) == 0
+    assert "small.onnx does not have them: python export.py" in capsys.readouterr().out
+    recorded = Segmenter.load(tmp_path / "small.pth", device="cpu")
+    assert recorded.path.name == "small.pth"
+    assert recorded.info.mean_iou_clothes is not None
 
 
 def test_a_file_made_from_other_weights_is_not_taken(

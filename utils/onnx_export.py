@@ -1,7 +1,9 @@
 """From a network of PyTorch to an ONNX graph, in float32 or in 8-bit integers."""
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,16 @@ class _Squares(CalibrationDataReader):  # type: ignore[misc]  # the library is u
         return None if square is None else {INPUT: square[None]}
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """The library advises, again and again, to simplify the graph first, which folding and the exporter have done."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def to_eight_bits(model: onnx.ModelProto, squares: Sequence[NDArray[np.uint8]]) -> onnx.ModelProto:
     """The graph with 8-bit weights, one scale a channel, and 8-bit activations, whose ranges are those on the photos.
 
@@ -74,7 +86,7 @@ def to_eight_bits(model: onnx.ModelProto, squares: Sequence[NDArray[np.uint8]]) 
         model: as ``to_onnx`` made it.
         squares: photos (H, W, 3) as the network sees them; dozens of the kind that it is meant for.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_warnings():
         output = Path(folder) / "eight_bits.onnx"
         quantize_static(
             model,
