@@ -55,11 +55,15 @@ class Training:
         self.device = processes.device
         if opt.amp == "fp16" and self.device.type != "cuda":
             raise RunError(f"--amp fp16: expected a CUDA device, found {self.device}; take --amp bf16 or off")
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            torch.backends.cudnn.benchmark = True  # all batches have one size, for which the fastest kernels are found
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
         train_index, val_index = read_data(opt)
 
         self.label_set = LABEL_SETS[opt.labels]
+        self.class_of_label = torch.tensor(self.label_set.classes, device=self.device)
         torch.manual_seed(opt.seed)
         self.network = self._network(resumed is not None).to(self.device)
         if opt.channels_last:
@@ -69,7 +73,12 @@ class Training:
             self.device
         )
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=opt.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=opt.weight_decay
+            self.network.parameters(),
+            lr=opt.lr,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=opt.weight_decay,
+            fused=True if on_gpu else None,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=opt.amp == "fp16")
         self.parts: dict[str, Stateful] = {"network": self.network, "optimizer": self.optimizer}
@@ -84,6 +93,9 @@ class Training:
         if resumed is not None:
             self._restore(resumed)
         self.parallel = processes.wrap(self.network)
+        if opt.compile:
+            # What is saved, averaged and validated stays self.network, which has the same weights.
+            self.parallel = torch.compile(self.parallel)  # type: ignore[assignment]
 
         squares = self._squares(train_index, opt.image_folder, augment=True)
         sampler = EndlessSampler(
@@ -181,13 +193,14 @@ class Training:
             )
         if state["step"] > self.opt.iter:
             raise RunError(f"--iter {self.opt.iter}: expected more than the {state['step']} steps done, found fewer")
+        # Options hold, also where they have changed, and so does what fits this device.
+        for own, group in zip(self.optimizer.param_groups, state["parts"]["optimizer"]["param_groups"], strict=True):
+            group |= {name: own[name] for name in ("weight_decay", "fused")}
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.step, self.draws, self.best = state["step"], state["draws"], state["best"]
         if self.processes.rank < len(state["random"]):
             restore_random_state(state["random"][self.processes.rank])
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = self.opt.weight_decay  # options hold, also where they have changed
 
     def to_device(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Bring a batch of bytes to the network's device, and only there make of it what the network takes.
@@ -272,7 +285,7 @@ class Training:
 
     def class_maps(self, labels: Tensor) -> Tensor:
         """Label maps (N, H, W) of the classes from those that the network learns from."""
-        return torch.tensor(self.label_set.classes, device=labels.device)[labels]
+        return self.class_of_label[labels]
 
     def log_picture(self, name: str, photos: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Photos, truth and prediction."""
@@ -297,12 +310,12 @@ class Training:
         self.log.flush()
         self.share_buffers()
         network = self.result().eval()
-        confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
+        confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64, device=self.device)
         progress = tqdm(self.val_loader, "validation", leave=False, disable=not self.processes.is_main)
         for number, batch in enumerate(batches(progress)):
             photos, labels = self.to_device(*batch)
             labels, logits = self.class_maps(labels), self.class_logits(self.forward(network, photos)[0])
-            confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES)).cpu()
+            confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES))
             if number == 0:
                 self.log_picture("validation", photos, labels, logits)
         self.network.train()

@@ -63,6 +63,9 @@ class TrainOptions(NetworkOptions):
     warmup: int = option(0, "first steps in which the learning rate grows from 0", least=0)
     amp: str = option("off", "mixed precision: off, bf16 or fp16 (CUDA only)", choices=("off", "bf16", "fp16"))
     channels_last: bool = option(False, "keep pictures as NHWC in memory; faster with amp, results differ by rounding")
+    compile: bool = option(
+        False, "compile the network first: minutes at the start, faster steps, results differ by rounding"
+    )
     ema: float = option(
         0.0, "decay of an exponential moving average of the weights, such as 0.999; 0: none", least=0, below=1
     )

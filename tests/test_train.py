@@ -215,6 +215,17 @@ def test_two_processes_stop_and_go_on_exactly(train_flags: TrainFlags, tmp_path:
     assert_equal(state_of(tmp_path, "whole"), state_of(tmp_path, "parts"))
 
 
+def test_a_run_goes_on_here_that_began_on_a_gpu(train_flags: TrainFlags, tmp_path: Path) -> None:
+    assert train.main(train_flags("--iter=2", "--save_freq=1", "--name=whole")) == 0
+    assert train.main(train_flags("--iter=1", "--name=parts")) == 0
+    state = state_of(tmp_path, "parts")
+    [group] = state["parts"]["optimizer"]["param_groups"]
+    group["fused"] = True  # as the optimizer is on GPUs
+    torch.save(state, tmp_path / "results" / "parts" / "training_state.pth")
+    assert train.main(train_flags("--iter=2", "--name=parts", "--continue_train")) == 0
+    assert_equal(state_of(tmp_path, "whole"), state_of(tmp_path, "parts"))
+
+
 def test_results_are_not_overwritten(train_flags: TrainFlags, tmp_path: Path) -> None:
     assert train.main(train_flags("--iter=1")) == 0
     before = state_of(tmp_path)

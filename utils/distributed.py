@@ -76,10 +76,16 @@ class Processes:
         """Make gradients the mean over all processes; on GPUs, batch normalisation sees all processes' photos."""
         if self.world_size == 1:
             return network
+        gpu = None
         if self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-            return nn.parallel.DistributedDataParallel(network, device_ids=[self.device.index])
-        return nn.parallel.DistributedDataParallel(network)
+            gpu = [self.device.index]
+        return nn.parallel.DistributedDataParallel(
+            network,
+            device_ids=gpu,
+            broadcast_buffers=False,  # share_buffers sees to them; in training, no result depends on them
+            gradient_as_bucket_view=True,  # spares a copy of all gradients
+        )
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
