@@ -32,6 +32,15 @@ Rounding alone moves a few pixels of every edge. In 8 bits a healthy file agrees
 """
 
 
+OLDEST_PYTORCH = 2, 9
+"""Its exporter to ONNX is the first that was seen to resize to sizes that vary; 2.6's fails."""
+
+
+def can_export() -> bool:
+    """Whether this PyTorch is new enough; all else runs on older ones."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= OLDEST_PYTORCH
+
+
 def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArray[np.uint8], Size]]:
     """(what the network sees, own size) of up to ``most`` photos, spread over the folder's.
 
@@ -70,6 +79,11 @@ def export(opt: ExportOptions) -> Path:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise RunError(f"expected {', '.join(missing)}, found none; pip install -r requirements-export.txt")
+    if not can_export():
+        raise RunError(
+            f"expected PyTorch {'.'.join(map(str, OLDEST_PYTORCH))} or newer, found {torch.__version__}; "
+            "pip install --upgrade torch torchvision"
+        )
     from utils.onnx_engine import OnnxEngine, metadata
     from utils.onnx_export import to_eight_bits, to_onnx, write
 

@@ -8,7 +8,6 @@ from PIL import Image, UnidentifiedImageError
 
 from data import DataError
 
-
 Size = tuple[int, int]
 """(width, height) in pixels, Pillow's order."""
 
@@ -43,11 +42,14 @@ def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tu
             warnings.simplefilter("ignore")  # of strange tags, and of sizes from 90 megapixels on; 180 are an error
             with Image.open(path) as image:
                 own = image.size
+                reduced = None
                 if enough is not None:
                     stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
-                    image.draft(None, stored)  # None keeps the mode
+                    reduced = image.draft(None, stored)  # None keeps the mode
                 image.load()
-                turn = _turn(image) if upright else None  # only now: Pillow turns TIFFs by itself
+                if reduced is None:
+                    own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
+                turn = _turn(image) if upright else None
                 picture = to_rgb(image)
                 if turn is None:
                     return picture, own

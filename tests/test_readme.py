@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-from options import EvaluateOptions, InferOptions, SetupOptions, TrainOptions, parse
+from options import EvaluateOptions, ExportOptions, InferOptions, SetupOptions, TrainOptions, parse
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = [
@@ -21,6 +21,7 @@ OPTIONS = {
     "train.py": TrainOptions,
     "infer.py": InferOptions,
     "evaluate.py": EvaluateOptions,
+    "export.py": ExportOptions,
     "setup_model_weights.py": SetupOptions,
 }
 
