@@ -40,15 +40,25 @@ def bare(path: Path, side: int) -> Image.Image:
     return square
 
 
-def full(index: Annotations, number: int, images: Path, side: int, resampling: Image.Resampling) -> list[Image.Image]:
-    """All of the photo, and each mask by itself, at full size, then resized: the masks by ``resampling``."""
+def full(index: Annotations, number: int, images: Path, side: int) -> tuple[Image.Image, Image.Image]:
+    """With the same tools, but all of the photo and the label map at full size first, and then both resized."""
     photo = index[number]
     with Image.open(images / photo.name) as image:
-        squares = [image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)]
-    for _, text in photo.instances:
-        mask = rle.decode(text, (photo.height, photo.width)).astype(np.uint8)
-        squares.append(Image.fromarray(mask).resize((side, side), resampling))
-    return squares
+        square = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    labels = np.zeros((photo.height, photo.width), dtype=np.uint8)
+    for category, text in photo.instances:
+        labels[rle.decode(text, labels.shape)] = class_of(category)
+    return square, Image.fromarray(labels).resize((side, side), Image.Resampling.NEAREST)
+
+
+def original(index: Annotations, number: int, images: Path, side: int) -> list[Image.Image]:
+    """As the original system does it: all of the photo, each mask at full size, each resized as a photo is."""
+    photo = index[number]
+    with Image.open(images / photo.name) as image:
+        pictures = [image.convert("RGB")]
+    shape = photo.height, photo.width
+    pictures += [Image.fromarray(rle.decode(text, shape).astype(np.uint8)) for _, text in photo.instances]
+    return [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
 
 
 def seconds(folder: Path, side: int, rounds: int) -> dict[str, float]:
@@ -72,9 +82,8 @@ def seconds(folder: Path, side: int, rounds: int) -> dict[str, float]:
         {
             BARE: each(lambda number: bare(images / str(index.names[number]), side)),
             OURS: each(lambda number: ours[Draw(number, 0)]),
-            FULL: each(lambda number: full(index, number, images, side, Image.Resampling.NEAREST)),
-            # The original system resizes masks as it does photos.
-            ORIGINAL: each(lambda number: full(index, number, images, side, Image.Resampling.BICUBIC)),
+            FULL: each(lambda number: full(index, number, images, side)),
+            ORIGINAL: each(lambda number: original(index, number, images, side)),
             FIRST: each(lambda number: prepared(str(next(folders)))[Draw(number, 0)]),
             LATER: each(lambda number: later[Draw(number, 0)]),
         },
