@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime
 import torch
 from PIL import Image
 
@@ -50,6 +49,8 @@ def plain_pytorch(path: Path, device: torch.device) -> Callable[[Path, Path], No
 
 def default_session(path: Path, size: int) -> Callable[[Path, Path], None]:
     """As rembg does it: a session as it comes, pixels by Lanczos, the mask resized."""
+    import onnxruntime  # which machines with a GPU may lack
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def segment(photo: Path, mask: Path) -> None:
