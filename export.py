@@ -24,6 +24,7 @@ from utils import RunError
 from utils.files import atomic_path, sha256
 from utils.script import run_script
 from utils.torch_engine import TorchEngine
+from utils.weights_info import ONNX_SIDES
 
 LEAST_AGREEMENT = {False: 0.9995, True: 0.9}
 """Share of the photos' pixels that must get the same class as from PyTorch: in float32, and (True) in 8 bits.
@@ -48,11 +49,10 @@ def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArr
         RunError: there are none.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    step = max(1, len(files) // most)
     photos = []
-    for path in files[::step][:most]:
+    for number in np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int):
         try:
-            photos.append(segment.read(path))
+            photos.append(segment.read(files[number]))
         except (DataError, OSError):
             continue  # among photos there may be other files
     if not photos:
@@ -78,7 +78,7 @@ def export(opt: ExportOptions) -> Path:
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise RunError(f"expected {', '.join(missing)}, found none; pip install -r requirements-export.txt")
+        raise RunError(f"expected {', '.join(missing)}, found none; pip install -r requirements.txt")
     if not can_export():
         raise RunError(
             f"expected PyTorch {'.'.join(map(str, OLDEST_PYTORCH))} or newer, found {torch.__version__}; "
@@ -90,6 +90,11 @@ def export(opt: ExportOptions) -> Path:
     path = Path(opt.checkpoint) if opt.checkpoint else best_weights(TRAINED, "cpu", "torch")[0]
     output = Path(opt.output) if opt.output else path.with_name(path.stem + ("_int8" if opt.int8 else "") + ".onnx")
     network, info = load(path)
+    if info.size[0] % ONNX_SIDES or info.size[1] % ONNX_SIDES:
+        raise RunError(
+            f"{path}: expected weights that see photos at multiples of {ONNX_SIDES} pixels, found {info.size[0]} x "
+            f"{info.size[1]}; they run by PyTorch only, unless evaluate.py --record gives them another size"
+        )
     plain = Segmenter(engine=TorchEngine(deepcopy(network), info, torch.device("cpu")), path=path, size=info.size)
     photos = read_photos(plain, Path(opt.photos), opt.max_photos)
     fold_batch_norm(network)

@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
@@ -25,13 +24,13 @@ from data.classes import CLASSES, PALETTE
 from data.photos import Size, load_photo, load_reduced, squash_photo
 from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError
-from utils.devices import on_cpu, pick_device
+from utils.devices import cpu_threads, on_cpu, pick_device
 from utils.files import sha256
 from utils.logits import label_map
 from utils.pipeline import ahead, in_batches
 from utils.script import blame, run_script
 from utils.visuals import save_mask, save_overlay
-from utils.weights_info import WeightsInfo
+from utils.weights_info import ONNX_SIDES, WeightsInfo
 
 # PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
 # imported where it is needed, here and in the modules above.
@@ -105,7 +104,8 @@ class Segmenter:
         Raises:
             RunError: there are no such weights, or no such device.
         """
-        if engine == "auto" and (size == "native" or amp != "off"):
+        fits = isinstance(size, str) or not (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES)
+        if engine == "auto" and (amp != "off" or size == "native" or not fits):
             engine = "torch"  # which takes any size and knows other precisions
         if checkpoint is None:
             path, runner = best_weights(TRAINED, device, engine, amp)
@@ -189,15 +189,18 @@ def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, 
         RunError: there is none, or it cannot be run that way.
     """
     exported = path.with_suffix(".onnx")
-    if path == exported and (engine == "torch" or not on_cpu(device)):
+    if path == exported and (engine == "torch" or device not in ("auto", "cpu")):
         raise RunError(
-            f"{path}: expected weights for PyTorch (.pth), which --engine torch, --amp and devices other than the CPU "
-            "need, found an ONNX file"
+            f"{path}: expected weights for PyTorch (.pth), found an ONNX file, which does not do for --engine torch, "
+            f"--amp, --size native or other than multiples of {ONNX_SIDES}, nor for a --device other than the CPU"
         )
     if path == exported or engine == "onnx":
-        if find_spec("onnxruntime") is None:
-            raise RunError("--engine onnx: expected ONNX Runtime, found none; pip install onnxruntime")
-        from utils.onnx_engine import OnnxEngine
+        try:
+            from utils.onnx_engine import OnnxEngine
+        except ImportError as error:
+            raise RunError(
+                f"{exported}: expected ONNX Runtime, found none that can be loaded ({error}); pip install onnxruntime"
+            ) from error
 
         runner = OnnxEngine(exported)
         if runner.info.classes != CLASSES:
@@ -208,7 +211,7 @@ def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, 
                 f"python export.py --checkpoint {path} makes it anew"
             )
         return exported, runner
-    if engine == "auto" and exported.is_file() and find_spec("onnxruntime") is not None and on_cpu(device):
+    if engine == "auto" and exported.is_file() and on_cpu(device):
         try:
             return open_weights(path, device, "onnx", amp)
         except RunError as error:
@@ -218,12 +221,16 @@ def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, 
 
 def open_torch(path: Path, device: str, amp: str) -> Engine:
     """Weights run by PyTorch. Raises RunError."""
+    import torch
+
     from networks import fold_batch_norm
     from utils.torch_engine import TorchEngine
 
     where = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if amp == "fp16" and where.type != "cuda":
         raise RunError(f"--amp fp16: expected a CUDA device, found {where}; take --amp bf16 or off")
+    if where.type == "cpu" and cpu_threads():
+        torch.set_num_threads(cpu_threads())
     network, info = load(path)
     fold_batch_norm(network)
     return TorchEngine(network, info, where, amp)
@@ -359,7 +366,7 @@ def join(device: str) -> "Processes | None":
         return None
     from utils.distributed import Processes
 
-    return Processes.start(device)
+    return Processes.start(device, train=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,8 @@ python train.py
 torchrun --nproc_per_node=4 train.py
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Training:
             raise RunError(f"--amp fp16: expected a CUDA device, found {self.device}; take --amp bf16 or off")
         on_gpu = self.device.type == "cuda"
         if on_gpu:
-            torch.backends.cudnn.benchmark = True  # all batches have one size, for which the fastest kernels are found
+            torch.backends.cudnn.benchmark = True  # batches have one size, for which the fastest kernels are found
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
         train_index, val_index = read_data(opt)
@@ -377,13 +377,29 @@ def read_data(opt: TrainOptions) -> tuple[Annotations, Annotations | None]:
     return train, held_out
 
 
+@contextmanager
+def blame_compiler(compiled: bool) -> Iterator[None]:
+    """Say in a sentence that a network cannot be compiled here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not compiled or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(
+            "--compile: expected a compiler that PyTorch can use (C++ for a CPU, Triton for a GPU), found none that "
+            f"works ({reason}); leave --compile out"
+        ) from error
+
+
 def train(opt: TrainOptions, processes: Processes) -> int:
     """Run to the last step, or to a request to stop; returns the exit code."""
     with StopRequest() as stop:
         run = Training(opt, processes)
         try:
             while run.step < opt.iter:
-                run.run_step()
+                with blame_compiler(opt.compile):
+                    run.run_step()
                 validation_due = run.step % opt.val_freq == 0 or run.step == opt.iter
                 if validation_due and not processes.any(bool(stop.name)):
                     run.validate()

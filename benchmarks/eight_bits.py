@@ -62,10 +62,10 @@ def main() -> None:
         folder = Path(name)
         fitted = folder / "photos"
         fitted.mkdir()
-        others = sorted(path for path in Path(opt.image_folder).iterdir() if path.name not in measured.names)
-        for path in others[:: max(1, len(others) // opt.photos)][: opt.photos]:
-            (fitted / path.name).symlink_to(path.resolve())
-        common = {"checkpoint": opt.checkpoint, "photos": str(fitted)}
+        for path in Path(opt.image_folder).iterdir():
+            if path.name not in measured.names:
+                (fitted / path.name).symlink_to(path.resolve())
+        common = {"checkpoint": opt.checkpoint, "photos": str(fitted), "max_photos": opt.photos}
         rows = []
         for title, int8 in (("float32", False), ("8 bits", True)):
             path = export(ExportOptions(output=str(folder / f"{title[0]}.onnx"), int8=int8, **common))

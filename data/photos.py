@@ -8,6 +8,9 @@ from PIL import Image, UnidentifiedImageError
 
 from data import DataError
 
+# Of strange tags, and of sizes from 90 megapixels on; 180 are an error. Once for all: photos are read in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 Size = tuple[int, int]
 """(width, height) in pixels, Pillow's order."""
 
@@ -38,22 +41,20 @@ def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tu
         The picture, and the photo's own (width, height). Errors are those of ``load_photo``.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strange tags, and of sizes from 90 megapixels on; 180 are an error
-            with Image.open(path) as image:
-                own = image.size
-                reduced = None
-                if enough is not None:
-                    stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
-                    reduced = image.draft(None, stored)  # None keeps the mode
-                image.load()
-                if reduced is None:
-                    own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
-                turn = _turn(image) if upright else None
-                picture = to_rgb(image)
-                if turn is None:
-                    return picture, own
-                return picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own
+        with Image.open(path) as image:
+            own = image.size
+            reduced = None
+            if enough is not None:
+                stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
+                reduced = image.draft(None, stored)  # None keeps the mode
+            image.load()
+            if reduced is None:
+                own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
+            turn = _turn(image) if upright else None
+            picture = to_rgb(image)
+            if turn is None:
+                return picture, own
+            return picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except UnidentifiedImageError:

@@ -24,8 +24,8 @@ class PreparedPhotos(LabelledPhotos):
     """Photos as ``LabelledPhotos`` has them, and their squares from ``folder`` where they are there.
 
     A square is one file, ``.npy``, (H, W, 4) uint8: RGB and label. Its name is a hash of all that it is made of: of
-    the photo its name, bytes and time of change, its label map's instances, the size, the rules. So what has changed
-    is made anew, and processes that make the same square at the same time write the same.
+    the photo its name, size in bytes and time of change, its label map's instances, the square's size, the rules. So
+    what has changed is made anew, and processes that make the same square at the same time write the same.
 
     Args:
         annotations: as in ``LabelledPhotos``.

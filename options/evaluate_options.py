@@ -29,6 +29,7 @@ class EvaluateOptions(SegmentOptions):
         special = {
             "--size native": self.size == "native",
             "--flip": self.flip,
+            "--amp": self.amp != "off",
             "--min_area": self.min_area > 0,
             "--pairs": self.pairs,
             "--max_dataset_size": self.max_dataset_size is not None,

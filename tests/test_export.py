@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import export
 from data.classes import CLASSES, PALETTE
 from infer import Segmenter, best_weights
 from utils import RunError
+from utils.checkpoints import read_file, save_weights
 from utils.onnx_engine import OnnxEngine
+from utils.weights_info import WeightsInfo
 
 SCENE = np.random.default_rng(3).integers(0, 255, (96, 64, 3)).astype(np.uint8)
 
@@ -137,6 +140,47 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
         Segmenter.load(tmp_path / "other.onnx", device="cpu")
     with pytest.raises(RunError, match=r"other.onnx: expected weights for PyTorch"):
         Segmenter.load(tmp_path / "other.onnx", device="cpu", engine="torch")
+
+
+def test_an_onnx_file_runs_on_the_cpu_whatever_else_there_is(exported: Path) -> None:
+    assert Segmenter.load(exported.with_name("small_int8.onnx")).describe().endswith("on the CPU, in 8 bits")
+    with pytest.raises(RunError, match=r"small_int8.onnx: expected weights for PyTorch .* --device other than the CPU"):
+        Segmenter.load(exported.with_name("small_int8.onnx"), device="cuda")
+
+
+@new_enough
+def test_weights_of_other_sides_are_refused_at_once(weights: Path, tmp_path: Path) -> None:
+    content = read_file(weights)
+    save_weights(tmp_path / "w.pth", content["state_dict"], WeightsInfo("u2netp", CLASSES, (64, 72), step=1))
+    with pytest.raises(RunError, match=r"w.pth: expected weights .* multiples of 32 pixels, found 64 x 72"):
+        export.main([f"--checkpoint={tmp_path / 'w.pth'}"])
+
+
+def test_photos_are_spread_over_the_folder(weights: Path, tmp_path: Path) -> None:
+    for number in range(10):
+        Image.new("RGB", (8 + number, 8)).save(tmp_path / f"{number}.png")
+    segment = Segmenter.load(weights, device="cpu")
+    found = [size[0] - 8 for _, size in export.read_photos(segment, tmp_path, 4)]
+    assert found == [0, 3, 6, 9]
+    assert len(export.read_photos(segment, tmp_path, 64)) == 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the broken library is found by PYTHONPATH")
+def test_without_onnx_runtime_pytorch_takes_over(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('DLL load failed')")
+    Image.fromarray(SCENE).save(tmp_path / "a.png")
+    flags = [f"--input={tmp_path / 'a.png'}", f"--output={tmp_path / 'out'}", "--device=cpu"]
+    found = {"PYTHONPATH": str(tmp_path)}
+    done = python("infer.py", *flags, f"--checkpoint={exported}", env=found)
+    assert done.returncode == 0, done.stderr
+    assert "Left out: " in done.stderr
+    assert "DLL load failed" in done.stderr
+    assert "by PyTorch on cpu" in done.stdout
+    done = python("infer.py", *flags, f"--checkpoint={exported}", "--engine=onnx", env=found)
+    assert done.returncode == 1
+    assert "expected ONNX Runtime, found none that can be loaded (DLL load failed)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_nothing_is_imported_that_the_job_does_not_need(exported: Path, tmp_path: Path) -> None:

@@ -256,6 +256,12 @@ def test_small_regions_go_on_request(weights: Path) -> None:
     assert (clean != plain).any()
 
 
+def test_sizes_that_do_not_fit_an_onnx_file_run_by_pytorch() -> None:
+    bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+    assert Segmenter.load(bundled, device="cpu", size=(96, 64)).path.suffix == ".onnx"
+    assert Segmenter.load(bundled, device="cpu", size=(96, 72)).path.suffix == ".pth"
+
+
 def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None:
     for number in range(5):
         photo(tmp_path / "in" / f"{number}.jpg", (40 + number, 30))
@@ -300,7 +306,25 @@ def test_an_output_that_cannot_be_written_any_more_ends_the_run(tmp_path: Path, 
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_a_large_photo_is_read_small(tmp_path: Path, weights: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+def test_memory_grows_by_a_byte_a_pixel_with_a_jpeg(tmp_path: Path) -> None:
+    code = (
+        "import sys, infer; code = infer.main(sys.argv[1:]); "
+        "print(*[line for line in open('/proc/self/status') if line.startswith('VmHWM')]); sys.exit(code)"
+    )
+    peaks = []
+    for name, size in (("small", (1000, 1000)), ("large", (9000, 9000))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", size, "navy").save(tmp_path / name / "a.jpg")
+        bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+        done = python("-c", code, *flags(tmp_path, bundled, f"--input={tmp_path / name}"))
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1]) * 1024)
+    assert peaks[1] - peaks[0] < 2 * 9000 * 9000  # decoded whole, the photo alone would take four times its pixels
+    assert masks(tmp_path)["a.png"] == (9000, 9000)
+
+
+def test_a_large_photo_read_small_looks_the_same(tmp_path: Path, weights: Path) -> None:
     photo(tmp_path / "in" / "a.jpg", (2400, 1600))
     segment = Segmenter.load(weights, device="cpu")
     seen, own = segment.read(tmp_path / "in" / "a.jpg")

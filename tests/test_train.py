@@ -97,6 +97,18 @@ def test_a_run_leaves_weights_state_options_and_curves(
     assert (grid.width, grid.height) == (3 * 68 + 4, 2 * 68 + 4)  # photo, truth, prediction of a batch of two
 
 
+def test_a_compiled_network_is_saved_as_itself(train_flags: TrainFlags, tmp_path: Path) -> None:
+    """All about --compile but the compiler, which takes minutes."""
+    for name, more, settings in (("plain", [], {}), ("compiled", ["--compile"], {"TORCH_COMPILE_DISABLE": "1"})):
+        flags = train_flags("--iter=2", "--accumulate=2", "--val_fraction=0.25", "--val_freq=2", f"--name={name}")
+        done = python("train.py", *flags, *more, env=settings)
+        assert done.returncode == 0, done.stderr
+    states = [read_file(tmp_path / "results" / name / "training_state.pth") for name in ("plain", "compiled")]
+    assert states[0]["weights_sha256"] == states[1]["weights_sha256"]
+    assert list(states[0]["parts"]["network"]) == list(states[1]["parts"]["network"])
+    assert states[0]["best"] == states[1]["best"]
+
+
 def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path) -> None:
     settings = ["--iter=6", "--save_freq=3", "--ema=0.9", "--lr_schedule=polynomial", "--accumulate=4"]
     settings += [

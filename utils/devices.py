@@ -26,7 +26,20 @@ def _may_have_gpu() -> bool:
         return False
     if sys.platform == "win32":
         return find_library("nvcuda") is not None
-    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))  # NVIDIA, AMD, WSL
+    # NVIDIA's cards and Jetson boards, AMD, Windows Subsystem for Linux.
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg"))
+
+
+def cpu_threads() -> int:
+    """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
+
+    Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if processes > 1:
+        return max(1, (os.cpu_count() or 1) // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else 0
 
 
 def pick_device(name: str, local_rank: int = 0) -> "torch.device":

@@ -1,4 +1,4 @@
-"""Several processes that train one network; with one process everything here does nothing."""
+"""Several processes that train one network or share a folder; with one process everything here does nothing."""
 
 import os
 import sys
@@ -28,12 +28,13 @@ class Processes:
     control: Any = None  # a ProcessGroup
 
     @classmethod
-    def start(cls, device: str, distributed: bool | None = None) -> "Processes":
+    def start(cls, device: str, distributed: bool | None = None, *, train: bool = True) -> "Processes":
         """Join the processes that a launcher started; on its own, a process is rank 0 of 1.
 
         Args:
             device: auto, cpu, cuda, cuda:N or mps.
             distributed: None: found out from the launcher's environment.
+            train: gradients will be exchanged; False: small facts only, by processes that may end days apart.
 
         Raises:
             RunError: ``distributed`` and the environment contradict each other, or the device is not there.
@@ -54,12 +55,13 @@ class Processes:
         own = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if own.type == "cuda":
             torch.cuda.set_device(own)
+        if own.type == "cuda" and train:
             dist.init_process_group("nccl", device_id=own)
-        elif own.type == "cpu":
+        elif own.type == "cpu" or not train:
             dist.init_process_group("gloo")
         else:
             raise RunError(f"--device {own.type}: expected CUDA or the CPU for several processes; take --device cpu")
-        control = dist.new_group(backend="gloo", timeout=timedelta(hours=1))
+        control = dist.new_group(backend="gloo", timeout=timedelta(hours=1) if train else timedelta(days=30))
         return cls(own, rank, world_size, control)
 
     def stop(self) -> None:

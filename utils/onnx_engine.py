@@ -1,9 +1,6 @@
 """Networks in ONNX files, run by ONNX Runtime on the CPU. PyTorch is not imported, which saves seconds and memory."""
 
-import ctypes
 import json
-import os
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,12 +9,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from utils import RunError
-from utils.weights_info import WeightsInfo
+from utils.devices import cpu_threads
+from utils.memory import return_free_memory, return_large_blocks
+from utils.weights_info import ONNX_SIDES, WeightsInfo
 
 FORMAT = "cloth-segmentation onnx 1"
-
-SIDES = 32
-"""The network halves a photo five times; in a file, its sides are multiples of this."""
 
 INPUT, OUTPUT = "photos", "logits"
 """Names of the graph's input, (N, H, W, 3) uint8 in RGB, and output, (N, C, H, W) float32."""
@@ -27,13 +23,11 @@ class OnnxEngine:
     """A network in a file that export.py wrote.
 
     Attributes:
-        name: for people.
+        name: what runs it, for people.
         info: what the weights say about themselves.
         source: SHA-256 of the weights file that it was made from.
         eight_bit: whether it calculates with 8-bit integers.
     """
-
-    name = "ONNX Runtime on the CPU"
 
     def __init__(self, path: Path) -> None:
         """Read a file.
@@ -47,13 +41,13 @@ class OnnxEngine:
         settings.log_severity_level = 3  # errors only
         # A planned layout of all tensors of a size takes 1.1 GB more at 768 x 768 than tensors that come and go.
         settings.enable_mem_pattern = False
-        # Launchers set it so that several processes share the cores; 0: all of them.
-        settings.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        settings.intra_op_num_threads = cpu_threads()
+        return_large_blocks()
         try:
             self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
             raise RunError(f"{path}: expected an ONNX file, found one that ONNX Runtime cannot read") from error
-        _give_memory_back()
+        return_free_memory()  # glibc keeps as much as the weights take
         stated = self.session.get_modelmeta().custom_metadata_map
         if stated.get("format") != FORMAT:
             raise RunError(
@@ -62,6 +56,7 @@ class OnnxEngine:
         self.path = path
         self.source = stated["source_sha256"]
         self.eight_bit = stated["eight_bit"] == "yes"
+        self.name = "ONNX Runtime on the CPU" + (", in 8 bits" if self.eight_bit else "")
         info = WeightsInfo(**json.loads(stated["info"]))
         self.info = replace(info, classes=tuple(info.classes), size=(info.size[0], info.size[1]))
 
@@ -73,10 +68,10 @@ class OnnxEngine:
             MemoryError: there is too little.
         """
         height, width = photos.shape[1:3]
-        if height % SIDES or width % SIDES:
+        if height % ONNX_SIDES or width % ONNX_SIDES:
             raise RunError(
-                f"{self.path}: expected photos whose sides are multiples of {SIDES} pixels, found {width} x {height}; "
-                "give another --size, or take --engine torch"
+                f"{self.path}: expected photos whose sides are multiples of {ONNX_SIDES} pixels, found {width} x "
+                f"{height}; give another --size, or take --engine torch"
             )
         try:
             logits: NDArray[np.float32] = self.session.run([OUTPUT], {INPUT: photos})[0]
@@ -85,13 +80,6 @@ class OnnxEngine:
                 raise MemoryError(str(error)) from error
             raise
         return logits
-
-
-def _give_memory_back() -> None:
-    """Let the system have what reading a file used: glibc keeps a copy's worth of the weights for later otherwise."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def metadata(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
-from utils.onnx_engine import INPUT, OUTPUT, SIDES
+from utils.onnx_engine import INPUT, OUTPUT
+from utils.weights_info import ONNX_SIDES
 
 
 class _WithNormalisation(nn.Module):
@@ -40,10 +41,10 @@ def to_onnx(network: nn.Module, mean: float, std: float) -> onnx.ModelProto:
     number, rows, columns = (torch.export.Dim(name) for name in ("number", "rows", "columns"))
     program = torch.onnx.export(
         _WithNormalisation(network, mean, std).eval(),
-        (torch.zeros(2, 4 * SIDES, 6 * SIDES, 3, dtype=torch.uint8),),
+        (torch.zeros(2, 4 * ONNX_SIDES, 6 * ONNX_SIDES, 3, dtype=torch.uint8),),
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes=({0: number, 1: SIDES * rows, 2: SIDES * columns},),
+        dynamic_shapes=({0: number, 1: ONNX_SIDES * rows, 2: ONNX_SIDES * columns},),
         dynamo=True,
         verbose=False,
     )

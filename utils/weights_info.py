@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+ONNX_SIDES = 32
+"""The network halves a photo five times; in an ONNX file, the sides of what it sees are multiples of this."""
+
 
 @dataclass(frozen=True)
 class WeightsInfo:
