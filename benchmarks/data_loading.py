@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import hardware, interleaved, table  # noqa: E402
-from benchmarks.photos import MASKS, make_photos, size_of  # noqa: E402
+from benchmarks.photos import MASKS, add_sizes, make_photos  # noqa: E402
 from data import rle  # noqa: E402
 from data.annotations import Annotations, read_annotations  # noqa: E402
 from data.classes import class_of  # noqa: E402
@@ -109,14 +109,7 @@ def loaded(squares: TrainingSquares, workers: int = 2, batch: int = 2, warmup: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=size_of,
-        default=[(1200, 800), (3000, 2000), (4000, 3000)],
-        metavar="WxH",
-        help="sizes of the photos, pixels [1200x800 3000x2000 4000x3000]",
-    )
+    add_sizes(parser)
     parser.add_argument("--square", type=int, default=768, help="side of the squares, pixels [768]")
     parser.add_argument("--photos", type=int, default=4, help="different photos of each size [4]")
     parser.add_argument("--rounds", type=int, default=20, help="timed rounds [20]")

@@ -66,9 +66,8 @@ def size_of(text: str) -> Size:
     return int(width), int(height)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("folder", type=Path, help="for the photos, in train/, and train.csv")
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told ``--sizes``."""
     parser.add_argument(
         "--sizes",
         nargs="+",
@@ -77,6 +76,12 @@ def main() -> None:
         metavar="WxH",
         help="sizes of the photos, pixels [1200x800 3000x2000 4000x3000]",
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="for the photos, in train/, and train.csv")
+    add_sizes(parser)
     parser.add_argument("--count", type=int, default=4, help="photos of each size [4]")
     parser.add_argument("--seed", type=int, default=0, help="of shapes, colours and grain [0]")
     given = parser.parse_args()
