@@ -195,28 +195,33 @@ def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, 
             f"--amp, --size native or other than multiples of {ONNX_SIDES}, nor for a --device other than the CPU"
         )
     if path == exported or engine == "onnx":
-        try:
-            from utils.onnx_engine import OnnxEngine
-        except ImportError as error:
-            raise RunError(
-                f"{exported}: expected ONNX Runtime, found none that can be loaded ({error}); pip install onnxruntime"
-            ) from error
-
-        runner = OnnxEngine(exported)
-        if runner.info.classes != CLASSES:
-            raise RunError(f"{path}: expected the classes {', '.join(CLASSES)}, found {', '.join(runner.info.classes)}")
-        if path.is_file() and path != exported and runner.source != sha256(path):
-            raise RunError(
-                f"{exported}: expected to be made from {path}, found it made from other weights; "
-                f"python export.py --checkpoint {path} makes it anew"
-            )
-        return exported, runner
+        return exported, open_onnx(exported, path)
     if engine == "auto" and exported.is_file() and on_cpu(device):
         try:
-            return open_weights(path, device, "onnx", amp)
+            return exported, open_onnx(exported, path)
         except RunError as error:
             print(f"Left out: {error}", file=sys.stderr)
     return path, open_torch(path, device, amp)
+
+
+def open_onnx(exported: Path, weights: Path) -> Engine:
+    """An ONNX file run by ONNX Runtime, if it was made from these weights or they are not here. Raises RunError."""
+    try:
+        from utils.onnx_engine import OnnxEngine
+    except ImportError as error:
+        raise RunError(
+            f"{exported}: expected ONNX Runtime, found none that can be loaded ({error}); pip install onnxruntime"
+        ) from error
+
+    engine = OnnxEngine(exported)
+    if engine.info.classes != CLASSES:
+        raise RunError(f"{exported}: expected the classes {', '.join(CLASSES)}, found {', '.join(engine.info.classes)}")
+    if weights != exported and weights.is_file() and engine.source != sha256(weights):
+        raise RunError(
+            f"{exported}: expected to be made from {weights}, found it made from other weights; "
+            f"python export.py --checkpoint {weights} makes it anew"
+        )
+    return engine
 
 
 def open_torch(path: Path, device: str, amp: str) -> Engine:
