@@ -4,6 +4,7 @@ python export.py
 python export.py --checkpoint weights.pth --int8 --photos photos/
 """
 
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from importlib.util import find_spec
@@ -48,15 +49,17 @@ def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArr
     Raises:
         RunError: there are none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not folder.is_dir():
+        raise RunError(f"--photos {folder}: expected a folder of photos, found none of that name")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     photos = []
     for number in np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int):
         try:
             photos.append(segment.read(files[number]))
-        except (DataError, OSError):
-            continue  # among photos there may be other files
+        except (DataError, OSError) as error:
+            print(f"Skipped: {error}", file=sys.stderr)
     if not photos:
-        raise RunError(f"--photos {folder}: expected photos, found {len(files)} files that are none")
+        raise RunError(f"--photos {folder}: expected photos to check the file on, found none; name another folder")
     return photos
 
 

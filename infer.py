@@ -104,6 +104,7 @@ class Segmenter:
         Raises:
             RunError: there are no such weights, or no such device.
         """
+        check_device(device, amp)
         fits = isinstance(size, str) or not (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES)
         if engine == "auto" and (amp != "off" or size == "native" or not fits):
             engine = "torch"  # which takes any size and knows other precisions
@@ -167,8 +168,22 @@ class Segmenter:
     def describe(self) -> str:
         """One line on the weights in use."""
         size = "the photos' own size" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels"
+        if self.size != self.info.size:
+            size += f" instead of the {self.info.size[0]} x {self.info.size[1]} that the weights file names"
         iou = f", validation IoU {self.info.mean_iou_clothes:.3f}" if self.info.mean_iou_clothes is not None else ""
         return f"{self.path}: {self.info.arch}{iou}, at {size} by {self.engine.name}"
+
+
+def local_rank() -> int:
+    """Number of this process among those of a launcher on this machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def check_device(device: str, amp: str) -> None:
+    """Raise RunError if the device is not there, or does not know the precision."""
+    kind = "cpu" if on_cpu(device) else pick_device(device, local_rank()).type
+    if amp == "fp16" and kind != "cuda":
+        raise RunError(f"--amp fp16: expected a CUDA device, found {kind}; take --amp bf16 or off")
 
 
 def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
@@ -191,8 +206,8 @@ def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, 
     exported = path.with_suffix(".onnx")
     if path == exported and (engine == "torch" or device not in ("auto", "cpu")):
         raise RunError(
-            f"{path}: expected weights for PyTorch (.pth), found an ONNX file, which does not do for --engine torch, "
-            f"--amp, --size native or other than multiples of {ONNX_SIDES}, nor for a --device other than the CPU"
+            f"{path}: expected weights for PyTorch (.pth), found an ONNX file; it runs on the CPU, in its own "
+            f"precision, on photos whose sides are multiples of {ONNX_SIDES} pixels"
         )
     if path == exported or engine == "onnx":
         return exported, open_onnx(exported, path)
@@ -231,9 +246,7 @@ def open_torch(path: Path, device: str, amp: str) -> Engine:
     from networks import fold_batch_norm
     from utils.torch_engine import TorchEngine
 
-    where = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
-    if amp == "fp16" and where.type != "cuda":
-        raise RunError(f"--amp fp16: expected a CUDA device, found {where}; take --amp bf16 or off")
+    where = pick_device(device, local_rank())
     if where.type == "cpu" and cpu_threads():
         torch.set_num_threads(cpu_threads())
     network, info = load(path)

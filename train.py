@@ -359,6 +359,9 @@ class Training:
 
 def read_data(opt: TrainOptions) -> tuple[Annotations, Annotations | None]:
     """(training photos, validation photos or None)."""
+    if opt.prepared_dir:
+        with blame(f"--prepared_dir {opt.prepared_dir}: expected a folder that can be written", OSError):
+            Path(opt.prepared_dir).mkdir(parents=True, exist_ok=True)
     with blame("--df_path", DataError):
         photos = read_annotations(Path(opt.df_path))
     if opt.max_dataset_size is not None:

@@ -36,17 +36,27 @@ class SegmentOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.engine == "onnx" and (self.device not in ("auto", "cpu") or self.amp != "off" or self.size == "native"):
-            raise OptionError(
-                "--engine onnx: expected --device cpu, --amp off and a --size other than native, found "
-                f"--device {self.device} --amp {self.amp} --size {self.size}"
-            )
         size = re.fullmatch(r"auto|native|([1-9]\d*)(?:x([1-9]\d*))?", self.size)
         if not size or min(int(side) for side in size.groups("32")) < 32:
             raise OptionError(f"--size: expected auto, native, N or WxH of at least 32 pixels, found {self.size!r}")
         if self.size == "native" and self.batch_size > 1:
             raise OptionError(
                 f"--size native: expected --batch_size 1, since photos differ in size, found {self.batch_size}"
+            )
+
+        named = self.checkpoint.endswith(".onnx")
+        sides = () if isinstance(self.network_size, str) else self.network_size
+        for_pytorch = {
+            "--engine torch": named and self.engine == "torch",
+            f"--device {self.device}": self.device not in ("auto", "cpu"),
+            f"--amp {self.amp}": self.amp != "off",
+            f"--size {self.size}": self.size == "native" or any(side % 32 for side in sides),
+        }
+        if (named or self.engine == "onnx") and any(for_pytorch.values()):
+            flag = next(flag for flag, given in for_pytorch.items() if given)
+            found = f"--checkpoint {self.checkpoint}" if named else "--engine onnx"
+            raise OptionError(
+                f"{flag}: expected weights that PyTorch runs (.pth, --engine auto or torch), found {found}"
             )
 
     @property

@@ -94,7 +94,10 @@ def test_auto_takes_the_exported_file_but_never_8_bits(exported: Path, tmp_path:
     exported.with_suffix(".onnx").rename(tmp_path / "away.onnx")
     try:
         assert best_weights(exported.parent, "cpu")[0].name == "small.pth"
-        with pytest.raises(RunError, match=r"small.onnx: expected a network in an ONNX file, found no file; .*export"):
+        with pytest.raises(
+            RunError,
+            match=r"small.onnx: expected a network in an ONNX file, found no file; .*export.py --checkpoint .*l.pth",
+        ):
             Segmenter.load(exported, device="cpu", engine="onnx")
     finally:
         (tmp_path / "away.onnx").rename(exported.with_suffix(".onnx"))
@@ -136,7 +139,9 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9),
         tmp_path / "other.onnx",
     )
-    with pytest.raises(RunError, match=r"other.onnx: expected 'cloth-segmentation onnx 1', found None"):
+    with pytest.raises(
+        RunError, match=r"other.onnx: expected 'cloth-segmentation onnx 1', found a file of another pro"
+    ):
         Segmenter.load(tmp_path / "other.onnx", device="cpu")
     with pytest.raises(RunError, match=r"other.onnx: expected weights for PyTorch"):
         Segmenter.load(tmp_path / "other.onnx", device="cpu", engine="torch")
@@ -144,8 +149,8 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
 
 def test_an_onnx_file_runs_on_the_cpu_whatever_else_there_is(exported: Path) -> None:
     assert Segmenter.load(exported.with_name("small_int8.onnx")).describe().endswith("on the CPU, in 8 bits")
-    with pytest.raises(RunError, match=r"small_int8.onnx: expected weights for PyTorch .* --device other than the CPU"):
-        Segmenter.load(exported.with_name("small_int8.onnx"), device="cuda")
+    with pytest.raises(RunError, match=r"small_int8.onnx: expected weights for PyTorch .*; it runs on the CPU"):
+        Segmenter.load(exported.with_name("small_int8.onnx"), device="cpu", amp="bf16")
 
 
 @new_enough
@@ -209,7 +214,7 @@ def test_nothing_is_imported_that_the_job_does_not_need(exported: Path, tmp_path
 def test_nothing_is_written_where_there_are_no_photos(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("none")
-    with pytest.raises(RunError, match=r"--photos .*: expected photos, found 1 files that are none"):
+    with pytest.raises(RunError, match=r"--photos .*: expected photos to check the file on, found none"):
         export.main([f"--checkpoint={weights}", f"--photos={tmp_path / 'photos'}", f"--output={tmp_path / 'o.onnx'}"])
     assert not list(tmp_path.glob("*onnx*"))
 

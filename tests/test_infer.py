@@ -116,6 +116,8 @@ def test_photos_are_never_overwritten(tmp_path: Path, weights: Path) -> None:
     [
         (["--input=absent"], "--input absent: expected a folder of photos or one photo"),
         (["--checkpoint=absent.pth"], "absent.pth: expected a weights file, found none"),
+        (["--amp=fp16"], "infer.py: --amp fp16: expected a CUDA device, found cpu"),
+        (["--checkpoint=", "--device=cuda:99"], "infer.py: --device cuda:99: expected GPU number 99"),
         (["--device=mps" if not torch.backends.mps.is_available() else "--device=cuda:99"], "--device"),
     ],
 )
@@ -260,6 +262,12 @@ def test_sizes_that_do_not_fit_an_onnx_file_run_by_pytorch() -> None:
     bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
     assert Segmenter.load(bundled, device="cpu", size=(96, 64)).path.suffix == ".onnx"
     assert Segmenter.load(bundled, device="cpu", size=(96, 72)).path.suffix == ".pth"
+
+
+def test_another_size_than_the_weights_know_is_said(weights: Path) -> None:
+    assert "instead of" not in Segmenter.load(weights, device="cpu").describe()
+    assert "instead of the 64 x 64" in Segmenter.load(weights, device="cpu", size=(128, 128)).describe()
+    assert "instead of the 64 x 64" in Segmenter.load(weights, device="cpu", size="native").describe()
 
 
 def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None:

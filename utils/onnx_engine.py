@@ -36,7 +36,10 @@ class OnnxEngine:
             RunError: it is missing, or none that export.py wrote.
         """
         if not path.is_file():
-            raise RunError(f"{path}: expected a network in an ONNX file, found no file; python export.py makes one")
+            raise RunError(
+                f"{path}: expected a network in an ONNX file, found no file; "
+                f"python export.py --checkpoint {path.with_suffix('.pth')} makes one"
+            )
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors only
         # A planned layout of all tensors of a size takes 1.1 GB more at 768 x 768 than tensors that come and go.
@@ -46,12 +49,16 @@ class OnnxEngine:
         try:
             self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
-            raise RunError(f"{path}: expected an ONNX file, found one that ONNX Runtime cannot read") from error
+            raise RunError(
+                f"{path}: expected an ONNX file, found one that ONNX Runtime cannot read; "
+                "python export.py --checkpoint WEIGHTS.pth makes one"
+            ) from error
         return_free_memory()  # glibc keeps as much as the weights take
         stated = self.session.get_modelmeta().custom_metadata_map
         if stated.get("format") != FORMAT:
             raise RunError(
-                f"{path}: expected {FORMAT!r}, found {stated.get('format')!r}; make it anew by python export.py"
+                f"{path}: expected {FORMAT!r}, found {stated.get('format') or 'a file of another program'}; "
+                "python export.py --checkpoint WEIGHTS.pth makes one"
             )
         self.path = path
         self.source = stated["source_sha256"]
