@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data import DataError
 from data.classes import PALETTE
 from data.photos import Size
-from infer import TRAINED, Segmenter, best_weights, load
+from infer import TRAINED, Segmenter, best_weights, load, visible_files
 from networks import fold_batch_norm
 from options import ExportOptions, describe, parse
 from utils import RunError
@@ -51,7 +51,7 @@ def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArr
     """
     if not folder.is_dir():
         raise RunError(f"--photos {folder}: expected a folder of photos, found none of that name")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = visible_files(folder)
     photos = []
     for number in np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int):
         try:

@@ -24,7 +24,7 @@ from data.classes import CLASSES, PALETTE
 from data.photos import Size, load_photo, load_reduced, squash_photo
 from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError
-from utils.devices import cpu_threads, on_cpu, pick_device
+from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
 from utils.files import sha256
 from utils.logits import label_map
 from utils.pipeline import ahead, in_batches
@@ -181,9 +181,7 @@ def local_rank() -> int:
 
 def check_device(device: str, amp: str) -> None:
     """Raise RunError if the device is not there, or does not know the precision."""
-    kind = "cpu" if on_cpu(device) else pick_device(device, local_rank()).type
-    if amp == "fp16" and kind != "cuda":
-        raise RunError(f"--amp fp16: expected a CUDA device, found {kind}; take --amp bf16 or off")
+    check_precision(amp, "cpu" if on_cpu(device) else pick_device(device, local_rank()).type)
 
 
 def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
@@ -286,7 +284,7 @@ def list_files(source: Path, output: Path) -> list[Path]:
     if source.is_file():
         files, folder = [source], source.parent
     elif source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.is_file() and not _passed_over(path, source, output))
+        files = [path for path in visible_files(source) if output.resolve() not in path.resolve().parents]
         folder = source
     else:
         raise RunError(f"--input {source}: expected a folder of photos or one photo, found nothing of that name")
@@ -297,9 +295,13 @@ def list_files(source: Path, output: Path) -> list[Path]:
     return files
 
 
-def _passed_over(path: Path, source: Path, output: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-    return hidden or output.resolve() in path.resolve().parents
+def visible_files(folder: Path) -> list[Path]:
+    """All files of a folder and its sub-folders but hidden ones, in order."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def mask_paths(files: Sequence[Path], source: Path, output: Path) -> list[Path]:

@@ -33,6 +33,7 @@ from utils.checkpoints import (
     restore_random_state,
 )
 from utils.comparison import comparison
+from utils.devices import check_precision
 from utils.distributed import Processes
 from utils.ema import ExponentialMovingAverage
 from utils.files import atomic_path
@@ -53,8 +54,7 @@ class Training:
     def __init__(self, opt: TrainOptions, processes: Processes) -> None:
         self.opt, self.processes = opt, processes
         self.device = processes.device
-        if opt.amp == "fp16" and self.device.type != "cuda":
-            raise RunError(f"--amp fp16: expected a CUDA device, found {self.device}; take --amp bf16 or off")
+        check_precision(opt.amp, self.device.type)
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             torch.backends.cudnn.benchmark = True  # batches have one size, for which the fastest kernels are found

@@ -38,19 +38,20 @@ def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int], size: Si
         if box_height >= MIN_BOX_SHARE * shape[0] and box_width >= MIN_BOX_SHARE * shape[1]:
             kept.append((rle.area(runs), value, runs))
     kept.sort(key=lambda instance: -instance[0])
+    ordered = [(value, runs) for _, value, runs in kept]
     if size is None:
-        return _paint(kept, shape)
+        return _paint(ordered, shape)
     # Where the map is larger than the photo, several of its rows and columns show the same one of the photo.
     rows, row_of = np.unique(_nearest(shape[0], size[1]), return_inverse=True)
     columns, column_of = np.unique(_nearest(shape[1], size[0]), return_inverse=True)
-    sampled = [(area, value, rle.sample(runs, shape[0], rows, columns)) for area, value, runs in kept]
+    sampled = [(value, rle.sample(runs, shape[0], rows, columns)) for value, runs in ordered]
     labels = _paint(sampled, (len(rows), len(columns)))
     return labels if labels.shape == size[::-1] else labels[np.ix_(row_of, column_of)]
 
 
-def _paint(instances: Iterable[tuple[int, int, rle.Runs]], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def _paint(instances: Iterable[tuple[int, rle.Runs]], shape: tuple[int, int]) -> NDArray[np.uint8]:
     labels = np.zeros(shape, dtype=np.uint8, order="F")
-    for _, value, runs in instances:
+    for value, runs in instances:
         rle.paint(labels, runs, value)
     return np.ascontiguousarray(labels)
 

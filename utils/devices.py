@@ -30,6 +30,12 @@ def _may_have_gpu() -> bool:
     return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg"))
 
 
+def check_precision(amp: str, device: str) -> None:
+    """Raise RunError if the kind of device, such as "cuda", does not know the precision: off, bf16 or fp16."""
+    if amp == "fp16" and device != "cuda":
+        raise RunError(f"--amp fp16: expected a CUDA device, found {device}; take --amp bf16 or off")
+
+
 def cpu_threads() -> int:
     """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
 

@@ -14,6 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import Tensor, nn
 
 from utils.onnx_engine import INPUT, OUTPUT
+from utils.torch_engine import network_input
 from utils.weights_info import ONNX_SIDES
 
 
@@ -25,8 +26,7 @@ class _WithNormalisation(nn.Module):
         self.network, self.mean, self.std = network, mean, std
 
     def forward(self, photos: Tensor) -> Tensor:
-        batch = (photos.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        logits: Tensor = self.network(batch)[0]
+        logits: Tensor = self.network(network_input(photos, self.mean, self.std))[0]
         return logits
 
 

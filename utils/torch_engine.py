@@ -3,11 +3,16 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from utils.weights_info import WeightsInfo
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def network_input(photos: Tensor, mean: float, std: float) -> Tensor:
+    """RGB photos (N, H, W, 3) uint8 -> (N, 3, H, W) float32, normalised by mean and std of full intensity."""
+    return (photos.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 class TorchEngine:
@@ -29,8 +34,7 @@ class TorchEngine:
     @torch.inference_mode()
     def __call__(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
-        pixels = torch.from_numpy(photos).to(self.device).permute(0, 3, 1, 2)
-        batch = (pixels.float() / 255 - self.info.mean) / self.info.std
+        batch = network_input(torch.from_numpy(photos).to(self.device), self.info.mean, self.info.std)
         with torch.autocast(self.device.type, DTYPES.get(self.amp), enabled=self.amp != "off"):
             logits = self.network(batch)[0]
         result: NDArray[np.float32] = logits.float().cpu().numpy()
