@@ -15,7 +15,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The folder is made if need be. On an error the temporary file is removed and ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # A short name, since that of the file may be as long as a file system allows.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     os.close(handle)
     part = Path(name)
     try:
@@ -26,8 +27,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(mask)
         part.chmod(0o666 & ~mask)  # mkstemp makes files that only their owner can read
         part.replace(path)
+        _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make sure that a new name outlives a power failure."""
+    if os.name != "posix":
+        return  # other systems do not open folders
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:

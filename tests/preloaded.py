@@ -1,0 +1,27 @@
+"""What a server of forks imports once, so that each of its processes starts at once."""
+
+import gdown
+import onnxruntime
+import scipy.ndimage
+import tensorboardX
+import torch
+
+import evaluate
+import infer
+import setup_model_weights
+import train
+import utils.onnx_engine
+import utils.torch_engine
+
+__all__ = [
+    "evaluate",
+    "gdown",
+    "infer",
+    "onnxruntime",
+    "scipy",
+    "setup_model_weights",
+    "tensorboardX",
+    "torch",
+    "train",
+    "utils",
+]
