@@ -4,8 +4,11 @@ python train.py
 torchrun --nproc_per_node=4 train.py
 """
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,8 @@ class Training:
         if on_gpu:
             torch.backends.cudnn.benchmark = True  # batches have one size, for which the fastest kernels are found
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
-        resumed = processes.on_main(lambda: self.folder.open(go_on=opt.continue_train))
+        go_on = opt.continue_train or restarted(opt, self.folder.options_path)
+        resumed = processes.on_main(lambda: self.folder.open(go_on=go_on))
         train_index, val_index = read_data(opt)
 
         self.label_set = LABEL_SETS[opt.labels]
@@ -122,8 +126,8 @@ class Training:
             scaled=self.scaler.is_enabled(),
         )
         if processes.is_main:
-            self.folder.folder.mkdir(parents=True, exist_ok=True)
-            save(opt, self.folder.folder / "options.json")
+            with atomic_path(self.folder.options_path) as part:
+                save(opt, part)
         self.log.say(describe(opt))
         self.log.text("options", describe(opt))
         self.log.say(
@@ -196,8 +200,13 @@ class Training:
         # Options hold, also where they have changed, and so does what fits this device.
         for own, group in zip(self.optimizer.param_groups, state["parts"]["optimizer"]["param_groups"], strict=True):
             group |= {name: own[name] for name in ("weight_decay", "fused")}
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self.folder.state_path}: expected the state of this run, found one that does not fit ({error})"
+            ) from error
         self.step, self.draws, self.best = state["step"], state["draws"], state["best"]
         if self.processes.rank < len(state["random"]):
             restore_random_state(state["random"][self.processes.rank])
@@ -378,6 +387,22 @@ def read_data(opt: TrainOptions) -> tuple[Annotations, Annotations | None]:
             f"{len(held_out)} for validation"
         )
     return train, held_out
+
+
+def restarted(opt: TrainOptions, begun: Path) -> bool:
+    """Whether a launcher starts this very run again because one of its processes died (torchrun --max_restarts).
+
+    Args:
+        opt: of this process.
+        begun: where the run wrote its options when it began. They are compared, so that a name that belongs to
+            another run is refused in a restart as it was before.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return False
+    try:
+        return bool(json.loads(begun.read_text()) == asdict(opt))
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

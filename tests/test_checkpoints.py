@@ -1,4 +1,5 @@
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -163,13 +164,40 @@ def test_older_weights_are_pruned_and_the_best_ones_kept(tmp_path: Path) -> None
     assert len(list(folder.weights_folder.iterdir())) == 4
 
 
+def state_after(step: int) -> dict[str, object]:
+    return {"arch": "u2netp", "step": step, "draws": 0, "best": 0.5, "random": [], "parts": {"x": torch.ones(5000)}}
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "zeroed", "page", "gone", "other content"])
+def test_where_the_newest_state_is_damaged_the_one_before_is_taken(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for step in (1, 2, 3):
+        folder.save_state(state_after(step))
+    content = bytearray(folder.state_path.read_bytes())
+    if damage == "zeroed":  # as a page that had not reached the disk
+        content[4096:8192] = bytes(4096)
+    torch.save({"step": 3}, tmp_path / "other.pth")
+    damaged = {"cut": content[:-100], "empty": b"", "zeroed": content, "page": b"<html>"}
+    folder.state_path.write_bytes(damaged.get(damage, (tmp_path / "other.pth").read_bytes()))
+    if damage == "gone":
+        folder.state_path.unlink()
+    assert folder.open(go_on=True)["step"] == 2
+    assert re.search(r"Left out: .*training_state.pth: expected .* Going on from .*", capsys.readouterr().err)
+
+    folder.previous_path.write_bytes(b"")
+    with pytest.raises(RunError, match="there is no other state to go on from"):
+        folder.open(go_on=True)
+
+
 def test_results_are_neither_overwritten_nor_invented(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(RunError, match=r"--continue_train: expected the run .*, found none"):
         folder.open(go_on=True)
     assert folder.open(go_on=False) is None
-    folder.save_state({"step": 3})
-    assert folder.open(go_on=True) == {"step": 3}
+    folder.save_state(state_after(3))
+    assert folder.open(go_on=True)["step"] == 3
     with pytest.raises(RunError, match=r"--continue_train, or give this one another --name"):
         folder.open(go_on=False)
 

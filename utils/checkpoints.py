@@ -7,6 +7,7 @@ plain values is ever unpickled.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +28,22 @@ FORMAT = "cloth-segmentation weights 1"
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
-    """Write a weights file."""
-    content = {"format": FORMAT, **asdict(info), "state_dict": {key: value.cpu() for key, value in state.items()}}
-    with atomic_path(path) as part:
-        torch.save(content, part)
+    """Write a weights file. Raises RunError if it cannot be written; the file of that name stays as it was."""
+    _save({"format": FORMAT, **asdict(info), "state_dict": {key: value.cpu() for key, value in state.items()}}, path)
+
+
+def _save(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
+    try:
+        with atomic_path(path, previous) as part, part.open("wb") as file:
+            torch.save(dict(content), file)
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer raises an error of its own while it handles the system's.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise RunError(
+            f"{path}: expected room and leave to write it, found none ({reason.strerror}); what was saved before is whole"
+        ) from error
 
 
 def load_network(
@@ -187,30 +200,34 @@ class RunFolder:
 
     options.json                        the options it was last started with
     training_state.pth                  all that is needed to go on
+    training_state_previous.pth         the same of the save before, should the newer file not have survived
     checkpoints/itr_00001000_u2net.pth  weights after a number of steps
     checkpoints/best_u2net.pth          weights with the best validation IoU so far
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.options_path = folder / "options.json"
         self.state_path = folder / "training_state.pth"
+        self.previous_path = folder / "training_state_previous.pth"
         self.weights_folder = folder / "checkpoints"
 
     def open(self, *, go_on: bool) -> dict[str, Any] | None:
-        """State to go on from; None for a run that begins.
+        """State to go on from; None for a run that begins. Where the newest one is damaged, the one before is taken.
 
         Raises:
             RunError: the run would overwrite another's results, or there is nothing to go on from.
         """
         for unfinished in self.folder.glob("**/.*.part"):
             unfinished.unlink()  # a killed run's
+        has_state = self.state_path.exists() or self.previous_path.exists()
         if go_on:
-            if self.state_path.exists():
-                return read_file(self.state_path)
+            if has_state:
+                return _first_whole((self.state_path, self.previous_path))
             if self.folder.exists():
                 return None  # ended before its first save, so it goes on from the beginning
             raise RunError(f"--continue_train: expected the run {self.folder}, found none; is --name right?")
-        if self.state_path.exists() or any(self.weights_folder.glob("*.pth")):
+        if has_state or any(self.weights_folder.glob("*.pth")):
             raise RunError(
                 f"{self.folder} holds the results of a run, which this one would overwrite; "
                 "go on with it by --continue_train, or give this one another --name"
@@ -231,9 +248,33 @@ class RunFolder:
         save_weights(self.weights_folder / f"best_{info.arch}.pth", state, info)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Write all that is needed to go on."""
-        with atomic_path(self.state_path) as part:
-            torch.save(dict(state), part)
+        """Write all that is needed to go on; keep the state before. Raises RunError if it cannot be written."""
+        _save(state, self.state_path, self.previous_path)
+
+
+STATE = {"arch": str, "step": int, "draws": int, "best": float, "random": list, "parts": dict}
+"""What a training state holds at least."""
+
+
+def _first_whole(paths: Sequence[Path]) -> dict[str, Any]:
+    """The first of several training states that can be read; what is wrong with those before it is printed."""
+    problems = []
+    for path in paths:
+        try:
+            state = read_file(path)
+            wrong = [name for name, kind in STATE.items() if not isinstance(state.get(name), kind)]
+            if wrong:
+                raise RunError(f"{path}: expected a training state, found a file with no {wrong[0]} that would do")
+        except RunError as error:
+            problems.append(str(error))
+        else:
+            for problem in problems:
+                print(f"Left out: {problem}. Going on from {path}, of the save before.", file=sys.stderr)
+            return state
+    raise RunError(
+        "; ".join(problems) + "; there is no other state to go on from. A new run can start from the weights in "
+        f"{paths[0].parent / 'checkpoints'}, by --unet_checkpoint"
+    )
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -9,10 +9,15 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it takes the name ``path`` only once it is whole.
 
     The folder is made if need be. On an error the temporary file is removed and ``path`` stays as it was.
+
+    Args:
+        path: the file.
+        previous: another name in the same folder, which the file that ``path`` was before takes. At any moment one
+            of the two is whole and on the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A short name, since that of the file may be as long as a file system allows.
@@ -26,6 +31,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         part.chmod(0o666 & ~mask)  # mkstemp makes files that only their owner can read
+        if previous is not None and path.exists():
+            path.replace(previous)
         part.replace(path)
         _flush_folder(path.parent)
     finally:

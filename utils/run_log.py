@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensorboardX import SummaryWriter
 from torch import Tensor
 from tqdm import tqdm
 
 from utils import RunError
 from utils.distributed import Processes
+from utils.event_file import EventFile
 
 SMOOTHING = 0.95
 """Share of the old value in the smoothed loss of the progress bar."""
@@ -43,9 +43,7 @@ class RunLog:
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
         self._photos = 0
         self._clock = time.perf_counter()
-        self._board: Any = None
-        if processes.is_main:
-            self._board = SummaryWriter(str(folder), purge_step=start + 1, filename_suffix=f".from_{start}")
+        self._board = EventFile(folder, start) if processes.is_main else None
         self._bar = tqdm(
             total=steps,
             initial=start,
@@ -109,7 +107,7 @@ class RunLog:
         if self._board is not None:
             for name, value in values.items():
                 if not math.isnan(value):
-                    self._board.add_scalar(name, value, step)
+                    self._board.scalar(step, name, value)
 
     def validation(self, step: int, summary: dict[str, Any]) -> None:
         """Write what ``metrics.summarise`` gives, and say it in one line."""
@@ -123,12 +121,12 @@ class RunLog:
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """Write a picture, (3, H, W) uint8."""
         if self._board is not None:
-            self._board.add_image(name, picture.numpy(), step)
+            self._board.picture(step, name, picture)
 
     def text(self, name: str, text: str) -> None:
         """Write a text, as it stands."""
         if self._board is not None:
-            self._board.add_text(name, "```\n" + text + "\n```")
+            self._board.text(name, "```\n" + text + "\n```")
 
     def say(self, message: str) -> None:
         """Print a line without breaking the progress bar."""
