@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -21,7 +21,7 @@ from PIL import Image
 from data import rle
 from data.classes import CLASSES
 from networks import U2NETP
-from utils.checkpoints import save_weights
+from utils.checkpoints import read_file, save_weights
 from utils.weights_info import WeightsInfo
 
 ROOT = Path(__file__).parent.parent
@@ -183,3 +183,24 @@ def train_flags(photo_folder: PhotoFolder, tmp_path: Path) -> TrainFlags:
         return [f"--{name}={value}" for name, value in common.items()] + [str(flag) for flag in more]
 
     return flags
+
+
+def state_of(folder: Path, name: str = "run") -> dict[str, Any]:
+    return read_file(folder / "results" / name / "training_state.pth")
+
+
+def assert_equal(first: Any, second: Any, where: str = "state") -> None:
+    """Equal to the last bit, through dictionaries and lists."""
+    assert type(first) is type(second), where
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert list(first) == list(second), where
+        for key, value in first.items():
+            assert_equal(value, second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for number, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_equal(one, other, f"{where}[{number}]")
+    else:
+        assert first == second, where

@@ -8,12 +8,11 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import PhotoFolder, TrainFlags, python, run, start, write_photos
+from conftest import PhotoFolder, TrainFlags, assert_equal, python, run, start, state_of, write_photos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
@@ -31,27 +30,6 @@ CLASSES = ("background", "upper body", "lower body", "full body")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 LAUNCH = [sys.executable, "-m", "torch.distributed.launch"]
 LAUNCH += ["--nnodes=1", "--node_rank=0", "--nproc_per_node=2", "--use_env"]
-
-
-def state_of(folder: Path, name: str = "run") -> dict[str, Any]:
-    return read_file(folder / "results" / name / "training_state.pth")
-
-
-def assert_equal(first: Any, second: Any, where: str = "state") -> None:
-    """Equal to the last bit, through dictionaries and lists."""
-    assert type(first) is type(second), where
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert list(first) == list(second), where
-        for key, value in first.items():
-            assert_equal(value, second[key], f"{where}.{key}")
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second), where
-        for number, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_equal(one, other, f"{where}[{number}]")
-    else:
-        assert first == second, where
 
 
 def test_a_run_leaves_weights_state_options_and_curves(

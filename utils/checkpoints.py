@@ -42,7 +42,8 @@ def _save(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
         if not isinstance(reason, OSError):
             raise
         raise RunError(
-            f"{path}: expected room and leave to write it, found none ({reason.strerror}); what was saved before is whole"
+            f"{path}: expected room and leave to write it, found none ({reason.strerror}); what was saved before is "
+            "whole"
         ) from error
 
 

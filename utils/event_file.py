@@ -11,7 +11,6 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
 
-
 FLUSH_SECONDS = 10
 """After this time at most, TensorBoard sees an event."""
 
