@@ -2,14 +2,20 @@
 
 python infer.py
 python infer.py --input holiday/ --output masks/ --device cuda --batch_size 8
+python infer.py --input holiday/ --output masks/ --skip_existing --report failed.csv
 torchrun --nproc_per_node=4 infer.py --input holiday/
 """
 
+import csv
+import errno
 import os
+import signal
 import sys
-from collections import Counter, deque
-from collections.abc import Sequence
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
@@ -21,14 +27,16 @@ from tqdm import tqdm
 
 from data import DataError
 from data.classes import CLASSES, PALETTE
-from data.photos import Size, load_photo, load_reduced, squash_photo
+from data.photo_folder import Problem, list_photos, mask_paths
+from data.photo_folder import visible_files as visible_files  # for export.py
+from data.photos import Photo, Size, load_photo, read_photo, squash_photo
 from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError
 from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
-from utils.files import sha256
+from utils.files import atomic_path, sha256
 from utils.logits import label_map
 from utils.pipeline import ahead, in_batches
-from utils.script import blame, run_script
+from utils.script import blame, one_line, run_script
 from utils.visuals import save_mask, save_overlay
 from utils.weights_info import ONNX_SIDES, WeightsInfo
 
@@ -135,17 +143,32 @@ class Segmenter:
 
     def read(self, path: Path) -> tuple[NDArray[np.uint8], Size]:
         """(what the network sees of a photo (H, W, 3), the photo's own size). Errors are those of ``load_photo``."""
+        photo = self.load_photo(path)
+        return np.asarray(photo.picture), photo.size
+
+    def load_photo(self, path: Path) -> Photo:
+        """A photo; its picture is what the network sees. Errors are those of ``data.photos.load_photo``."""
         enough = None if self.size is None else (ENOUGH * self.size[0], ENOUGH * self.size[1])
-        photo, own = load_reduced(path, enough)
-        return np.asarray(squash_photo(photo, self.size)), own
+        photo = read_photo(path, enough)
+        return photo._replace(picture=squash_photo(photo.picture, self.size))
 
     def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """What the network sees of N photos, each (H, W, 3) -> logits (N, C, H, W)."""
+        """What the network sees of N photos, each (H, W, 3) -> logits (N, C, H, W).
+
+        Raises:
+            RunError: they are not finite.
+        """
         batch = np.stack(squares)
         logits = self.engine(batch)
         if self.flip:
             mirrored = self.engine(np.ascontiguousarray(batch[:, :, ::-1]))
             logits = (logits + mirrored[..., ::-1]) * np.float32(0.5)
+        if not np.isfinite(logits).all():
+            found = "NaN" if np.isnan(logits).any() else "infinity"
+            raise RunError(
+                f"{self.path}: expected finite logits, found {found}; the weights are damaged, or too large for "
+                "--amp fp16"
+            )
         return logits
 
     def labels(self, logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
@@ -275,109 +298,195 @@ def best_weights(folder: Path, device: str = "auto", engine: str = "auto", amp: 
     return max(found, key=lambda entry: entry[0])[1]
 
 
-def list_files(source: Path, output: Path) -> list[Path]:
-    """Files to segment: all in a folder but hidden ones and what lies in the output folder.
-
-    Raises:
-        RunError: there are none, or masks would overwrite photos.
-    """
-    if source.is_file():
-        files, folder = [source], source.parent
-    elif source.is_dir():
-        files = [path for path in visible_files(source) if output.resolve() not in path.resolve().parents]
-        folder = source
-    else:
-        raise RunError(f"--input {source}: expected a folder of photos or one photo, found nothing of that name")
-    if folder.resolve() == output.resolve():
-        raise RunError(f"--output {output}: expected another folder than that of the photos, which masks would replace")
-    if not files:
-        raise RunError(f"--input {source}: expected photos, found an empty folder")
-    return files
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """All files of a folder and its sub-folders but hidden ones, in order."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def mask_paths(files: Sequence[Path], source: Path, output: Path) -> list[Path]:
-    """Where the mask of each file goes: the same sub-folder and name, ending in .png.
-
-    Files that differ in their ending only, a.jpg and a.webp, keep it: a.jpg.png and a.webp.png.
-    """
-    folder = source if source.is_dir() else source.parent
-    whole = [output / path.relative_to(folder).with_name(path.name + ".png") for path in files]
-    masks = [output / path.relative_to(folder).with_suffix(".png") for path in files]
-    while True:
-        # Some file systems take A.png and a.png for one.
-        count = Counter(str(mask).lower() for mask in masks)
-        meet = [number for number, mask in enumerate(masks) if count[str(mask).lower()] > 1 and mask != whole[number]]
-        if not meet:
-            return masks
-        for number in meet:
-            masks[number] = whole[number]
-
-
 class Job(NamedTuple):
     """A photo, and where its mask goes."""
 
     photo: Path
     mask: Path
 
+    def output(self, name: str) -> Path:
+        """Where one of ``options.OUTPUTS`` goes."""
+        return self.mask if name == "mask" else self.mask.with_name(f"{self.mask.stem}_{name}.jpg")
 
-def list_jobs(opt: InferOptions) -> list[Job]:
-    """What there is to do. Makes the output folder. Raises RunError."""
+
+class Work(NamedTuple):
+    """What there is to do."""
+
+    jobs: list[Job]
+    done: int  # number of photos whose outputs are there already
+    problems: list[Problem]  # what is no photo at first sight
+
+
+def list_work(opt: InferOptions) -> Work:
+    """What there is to do. Makes the output folder.
+
+    Raises:
+        RunError: there is nothing, photos would be overwritten, or nothing can be written.
+    """
     source, output = Path(opt.input), Path(opt.output)
-    files = list_files(source, output)
+    if not os.path.lexists(source):
+        raise RunError(f"--input {source}: expected a folder of photos or one photo, found nothing of that name")
+    folder = source if source.is_dir() else source.parent
+    if folder.resolve() == output.resolve():
+        raise RunError(f"--output {output}: expected another folder than that of the photos, which masks would replace")
+    if source.resolve() in output.resolve().parents:
+        print(f"{output}: left out of the photos, since masks go there")
+    files, problems = list_photos(source, output)
+    if not files and not problems:
+        raise RunError(f"--input {source}: expected photos, found an empty folder")
     with blame(f"--output {output}: expected a folder that can be written", OSError):
-        output.mkdir(parents=True, exist_ok=True)
-    return [Job(*paths) for paths in zip(files, mask_paths(files, source, output), strict=True)]
+        check_folder(output)
+    if opt.report:
+        with blame(f"--report {opt.report}: expected a file that can be written", OSError):
+            check_file(Path(opt.report))
+
+    # Names depend on all photos of the folder, not on which are left to do.
+    jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output), strict=True)]
+    if output.resolve() in folder.resolve().parents:
+        check_photos_stay(jobs, folder, output, opt.outputs)
+    left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt.outputs))]
+    return Work(left, len(jobs) - len(left), problems)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder if need be. Raises OSError if it cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def check_file(path: Path) -> None:
+    """Raise OSError if a file cannot be written; one that is there stays as it is."""
+    check_folder(path.parent)
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "something else has that name", str(path))
+
+
+def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, outputs: Sequence[str]) -> None:
+    """Raise RunError if an output would replace a photo, which only a folder above that of the photos can lead to."""
+    photos = {folder.resolve() / job.photo.relative_to(folder) for job in jobs}
+    for job in jobs:
+        for path in (job.output(name) for name in outputs):
+            if output.resolve() / path.relative_to(output) in photos:
+                raise RunError(f"--output {output}: expected a folder where masks replace no photos, found {path}")
+
+
+def is_done(job: Job, outputs: Sequence[str]) -> bool:
+    """Whether all outputs of a photo are there. They are whole then: they get their names last."""
+    return all(os.path.isfile(job.output(name)) for name in outputs)  # noqa: PTH113
+
+
+PHOTO_ERRORS = (DataError, OSError, MemoryError)
+"""What a photo may meet without harm to the others."""
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+"""What all photos meet that are written later: a disk that is full, locked, broken or gone."""
+
+
+def reason(photo: Path, error: Exception) -> str:
+    """What is wrong with a photo, in one line without its name."""
+    if isinstance(error, MemoryError):
+        return "expected enough memory for this photo, found too little"
+    if isinstance(error, OSError):
+        return f"expected a photo, found none that can be opened ({error.strerror})"
+    return one_line(str(error).removeprefix(f"{photo}: "))
+
+
+def failure(problem: Problem) -> str:
+    """How a problem is told."""
+    return f"Failed: {one_line(str(problem.photo))}: {problem.reason}"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Tell an output that cannot be written (DataError) from a disk that nothing can be written to (RunError)."""
+    try:
+        yield path
+    except OSError as error:
+        found = error.strerror or error  # the system's words, or Pillow's
+        if error.errno in DISK_ERRORS:
+            raise RunError(
+                f"{path}: expected a disk that can be written, found one that cannot be ({found}); once it can, the "
+                "same command with --skip_existing goes on from here"
+            ) from error
+        raise DataError(f"expected to write {path}, found that it cannot be written ({found})") from error
 
 
 def write(segment: Segmenter, job: Job, logits: NDArray[np.float32], size: Size, outputs: Sequence[str]) -> None:
-    """Write what was asked for of one photo."""
+    """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
     labels = segment.labels(logits, size)
     if "mask" in outputs:
-        save_mask(labels, job.mask, PALETTE)
+        with writing(job.output("mask")) as path:
+            save_mask(labels, path, PALETTE)
     if "overlay" in outputs:
         # Read again rather than kept since: photos that wait for the network would fill the memory.
-        save_overlay(load_photo(job.photo), labels, job.mask.with_name(f"{job.mask.stem}_overlay.jpg"), PALETTE)
+        photo = load_photo(job.photo)
+        if photo.size != size:
+            raise DataError(f"expected the photo of {size[0]} x {size[1]} pixels that was there, found another one")
+        with writing(job.output("overlay")) as path:
+            save_overlay(photo, labels, path, PALETTE)
 
 
-def segment_photos(segment: Segmenter, jobs: Sequence[Job], opt: InferOptions, progress: "tqdm[NoReturn]") -> int:
-    """Read, segment and write, all at once; returns the number of files that are no photos.
+def segment_photos(
+    segment: Segmenter, jobs: Sequence[Job], opt: InferOptions, progress: "tqdm[NoReturn]", problems: list[Problem]
+) -> None:
+    """Read, segment and write, all at once; photos that fail are told, and added to ``problems``.
 
-    Few photos are on their way at any time, so memory does not grow with their number.
+    Few photos are on their way at any time, so memory does not grow with their number. Where the run ends early, what
+    is being written is finished, and nothing more begun.
     """
-    failed = 0
-    with ThreadPoolExecutor(opt.workers) as readers, ThreadPoolExecutor(opt.workers) as writers:
-        writing: deque[Future[None]] = deque()
-        reading = ahead(readers, lambda job: segment.read(job.photo), jobs, opt.workers + opt.batch_size)
+
+    def fail(photo: Path, error: Exception) -> None:
+        problems.append(Problem(photo, reason(photo, error)))
+        progress.write(failure(problems[-1]), file=sys.stderr)
+
+    def finish(job: Job, logits: NDArray[np.float32], size: Size) -> None:
+        try:
+            write(segment, job, logits, size, opt.outputs)
+        except PHOTO_ERRORS as error:
+            fail(job.photo, error)
+
+    readers, writers = ThreadPoolExecutor(opt.workers), ThreadPoolExecutor(opt.workers)
+    try:
+        pending: deque[Future[None]] = deque()
+        reading = ahead(readers, lambda job: segment.load_photo(job.photo), jobs, opt.workers + opt.batch_size)
         for batch in in_batches(reading, opt.batch_size):
             good = []
             for job, read in batch:
                 try:
-                    good.append((job, *read.result()))
-                except (DataError, OSError) as error:
-                    reason = error if isinstance(error, DataError) else f"{job.photo}: {error.strerror}"
-                    progress.write(f"Skipped: {reason}", file=sys.stderr)
-                    failed += 1
+                    good.append((job, read.result()))
+                except PHOTO_ERRORS as error:
+                    fail(job.photo, error)
                     progress.update()
+            for job, photo in good:
+                if photo.frames > 1:
+                    note = f"expected one picture, found {photo.frames} frames; the mask is that of the first"
+                    progress.write(one_line(f"{job.photo}: {note}"), file=sys.stderr)
             if not good:
                 continue
-            for (job, _, size), logits in zip(good, segment.logits([square for _, square, _ in good]), strict=True):
-                writing.append(writers.submit(write, segment, job, logits, size, opt.outputs))
-            while len(writing) > opt.workers:
-                writing.popleft().result()
+            squares = [np.asarray(photo.picture) for _, photo in good]
+            for (job, photo), logits in zip(good, segment.logits(squares), strict=True):
+                pending.append(writers.submit(finish, job, logits, photo.size))
+            while len(pending) > opt.workers:
+                pending.popleft().result()
                 progress.update()
-        for future in writing:
+        for future in pending:
             future.result()
             progress.update()
-    return failed
+    finally:
+        readers.shutdown(cancel_futures=True)
+        writers.shutdown(cancel_futures=True)
+
+
+def write_report(path: Path, problems: Sequence[Problem]) -> None:
+    """Write what failed, and why, as CSV. Names keep their bytes, whatever they are."""
+    with (
+        atomic_path(path) as part,
+        part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(("photo", "problem"))
+        writer.writerows(problems)
 
 
 def join(device: str) -> "Processes | None":
@@ -389,27 +498,61 @@ def join(device: str) -> "Processes | None":
     return Processes.start(device, train=False)
 
 
+def finish(opt: InferOptions, processes: "Processes | None", problems: list[Problem]) -> list[Problem]:
+    """The problems of all processes, which rank 0 writes as a report if one is asked for. Raises RunError."""
+    lost: RuntimeError | None = None
+    if processes:
+        # The launcher ends all processes once one has left, and passes on the Ctrl-C that they have had already.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            problems = [problem for share in processes.gather(problems) for problem in share]
+        except RuntimeError as error:
+            lost = error
+    if opt.report and (not processes or processes.is_main):
+        with blame(f"--report {opt.report}: expected a file that can be written", OSError):
+            write_report(Path(opt.report), problems)
+    if lost:
+        raise RunError("expected all processes to tell of their photos, found that one has gone") from lost
+    return problems
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(InferOptions, argv)
     processes = join(opt.device)
     rank, world_size = (processes.rank, processes.world_size) if processes else (0, 1)
     # One process lists the folder for all: its content may change.
-    jobs = processes.on_main(lambda: list_jobs(opt)) if processes else list_jobs(opt)
-    share = jobs[rank::world_size]
-    segment = Segmenter.from_options(opt)
+    work = processes.on_main(lambda: list_work(opt)) if processes else list_work(opt)
+    share = work.jobs[rank::world_size]
+    segment = Segmenter.from_options(opt) if share else None
+    problems = list(work.problems) if rank == 0 else []
     if rank == 0:
         print(describe(opt))
-        print(segment.describe())
-
-    with tqdm(total=len(share), unit="photo", dynamic_ncols=True, disable=rank > 0) as progress:
-        failed = segment_photos(segment, share, opt, progress)
+        for problem in problems:
+            print(failure(problem), file=sys.stderr)
+    try:
+        if segment:
+            if rank == 0:
+                print(segment.describe())
+            with tqdm(total=len(share), unit="photo", dynamic_ncols=True, disable=rank > 0) as progress:
+                segment_photos(segment, share, opt, progress, problems)
+    except BaseException:
+        try:
+            finish(opt, processes, problems)
+        except RunError as error:
+            print(one_line(str(error)), file=sys.stderr)  # beside what ends the run
+        raise
+    problems = finish(opt, processes, problems)
     if processes:
-        failed = sum(processes.gather(failed))
         processes.stop()
     if rank == 0:
-        written = " and ".join(f"{name}s" for name in opt.outputs)
-        print(f"{len(jobs) - failed} {written} in {opt.output}" + (f", {failed} files skipped" if failed else ""))
-    return 1 if failed else 0
+        written = len(work.jobs) - (len(problems) - len(work.problems))
+        print(
+            f"{written} {' and '.join(f'{name}s' for name in opt.outputs)} in {opt.output}"
+            + (f", {work.done} photos done before" if opt.skip_existing else "")
+            + (f", {len(problems)} failed" if problems else "")
+        )
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
 """Reading one photo, whatever its format, mode and orientation."""
 
+import errno
+import logging
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -10,9 +16,20 @@ from data import DataError
 
 # Of strange tags, and of sizes from 90 megapixels on; 180 are an error. Once for all: photos are read in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors come as exceptions too
+# Pillow loads its formats when it first needs them, and a thread that asks meanwhile may be told that there is none.
+Image.init()
 
 Size = tuple[int, int]
 """(width, height) in pixels, Pillow's order."""
+
+
+class Photo(NamedTuple):
+    """What a file holds."""
+
+    picture: Image.Image  # upright 8-bit RGB
+    size: Size  # the photo's own, which the picture may be smaller than
+    frames: int  # more than 1: the picture is the first of an animation, or of a document's pages
 
 
 def load_photo(path: Path) -> Image.Image:
@@ -23,11 +40,18 @@ def load_photo(path: Path) -> Image.Image:
     Raises:
         DataError: the file cannot be read as a picture.
         OSError: the file cannot be opened.
+        MemoryError: there is too little for it.
     """
-    return load_reduced(path, None)[0]
+    return read_photo(path, None).picture
 
 
 def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tuple[Image.Image, Size]:
+    """(picture, the photo's own size) of ``read_photo``."""
+    photo = read_photo(path, enough, upright=upright)
+    return photo.picture, photo.size
+
+
+def read_photo(path: Path, enough: Size | None, *, upright: bool = True) -> Photo:
     """Read a photo as ``load_photo`` does, but no larger than need be where its format allows that.
 
     JPEGs can be decoded at a half, a quarter or an eighth of their size, for a fraction of the time and memory.
@@ -37,30 +61,62 @@ def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tu
         enough: (width, height) that the picture must have at least, if the photo has it; None: its own size.
         upright: apply EXIF orientation; False gives the photo as it is stored.
 
-    Returns:
-        The picture, and the photo's own (width, height). Errors are those of ``load_photo``.
+    Errors are those of ``load_photo``.
     """
+    with _said(path), Image.open(path) as image:
+        if image.format == "EPS":
+            raise DataError(f"{path}: expected a picture, found a PostScript program, which is not run")
+        own = image.size
+        reduced = None
+        if enough is not None:
+            stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
+            reduced = image.draft(None, stored)  # None keeps the mode
+        image.load()
+        if reduced is None:
+            own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
+        turn = _turn(image) if upright else None
+        picture = to_rgb(image)
+        frames = _frames(image)  # last, since it goes through the file
+        if turn is None:
+            return Photo(picture, own, frames)
+        return Photo(picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own, frames)
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Turn whatever a file provokes in Pillow into a DataError that says what was found."""
     try:
-        with Image.open(path) as image:
-            own = image.size
-            reduced = None
-            if enough is not None:
-                stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
-                reduced = image.draft(None, stored)  # None keeps the mode
-            image.load()
-            if reduced is None:
-                own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
-            turn = _turn(image) if upright else None
-            picture = to_rgb(image)
-            if turn is None:
-                return picture, own
-            return picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        yield
+    except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{path}: expected a picture, found a file in no format that Pillow knows") from None
+        found = "a file in no format that Pillow knows" if path.stat().st_size else "an empty file"
+        raise DataError(f"{path}: expected a picture, found {found}") from None
+    except Image.DecompressionBombError as error:
+        pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
+        raise DataError(f"{path}: expected at most {limit:,} pixels, found {pixels:,}; make it smaller") from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file provokes: OSError, SyntaxError, ...
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that one is of wrong offsets
+            raise  # the system's, which cannot open or read the file
         raise DataError(f"{path}: expected a picture, found one that cannot be decoded ({error})") from error
+
+
+def _frames(image: Image.Image) -> int:
+    # The further pictures of an MPO are a phone's: previews, depth. Those of a PSD are its layers, shown together.
+    if image.format in ("MPO", "PSD") or not getattr(image, "is_animated", False):
+        return 1
+    return int(getattr(image, "n_frames", 1))
+
+
+def stored_sizes(path: Path) -> tuple[Size, Size]:
+    """(size as stored, size when upright) of a photo, from its header alone. Errors are those of ``load_photo``."""
+    try:
+        with Image.open(path) as image:
+            return image.size, image.size[::-1] if _turn(image) in _TRANSPOSED else image.size
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: expected a picture, found none that can be opened ({error})") from error
 
 
 def squash_photo(photo: Image.Image, size: Size | None) -> Image.Image:
@@ -104,6 +160,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point values have no fixed range; save it with 8 or 16 bits")
+    if image.mode == "La":
+        image = image.convert("LA")  # the only mode that Pillow converts it to
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

@@ -76,6 +76,8 @@ class InferOptions(SegmentOptions):
     output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
     workers: int = option(2, "threads that read photos, and as many that write masks, beside the network", least=1)
     save: str = option("mask", "what to write, separated by commas: mask (NAME.png), overlay (NAME_overlay.jpg)")
+    skip_existing: bool = option(False, "leave photos alone whose outputs are there already: go on with a stopped run")
+    report: str = option("", "CSV file for the names of photos that failed, and why [none]")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -67,7 +67,7 @@ def test_no_two_photos_share_a_mask(tmp_path: Path, weights: Path) -> None:
     assert list(masks(tmp_path)) == ["A.bmp.png", "a.jpg.png", "a.jpg.png.png", "a.webp.png", "b.png"]
 
 
-def test_what_cannot_be_read_is_skipped_and_said(tmp_path: Path, weights: Path) -> None:
+def test_what_cannot_be_read_is_said_and_the_rest_done(tmp_path: Path, weights: Path) -> None:
     for name in ("a.jpg", "z.jpg"):
         photo(tmp_path / "in" / name)
     (tmp_path / "in" / "broken.jpg").write_bytes((tmp_path / "in" / "a.jpg").read_bytes()[:300])
@@ -75,10 +75,10 @@ def test_what_cannot_be_read_is_skipped_and_said(tmp_path: Path, weights: Path) 
     done = python("infer.py", *flags(tmp_path, weights, "--batch_size=2"))
     assert done.returncode == 1
     assert list(masks(tmp_path)) == ["a.png", "z.png"]
-    assert re.search(r"Skipped: .*broken.jpg: expected a picture", done.stderr)
-    assert re.search(r"Skipped: .*notes.txt: expected a picture", done.stderr)
+    assert re.search(r"Failed: .*broken.jpg: expected a picture", done.stderr)
+    assert re.search(r"Failed: .*notes.txt: expected a picture", done.stderr)
     assert "2 masks in" in done.stdout
-    assert "2 files skipped" in done.stdout
+    assert "2 failed" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -276,11 +276,11 @@ def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None
     (tmp_path / "in" / "notes.txt").write_text("not a photo")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = run(*torchrun, "infer.py", *flags(tmp_path, weights, f"--output={tmp_path / 'shared'}"))
-    assert done.returncode != 0  # a file was skipped
+    assert done.returncode != 0  # a file is no photo
     assert done.stdout.count("masks in") == 1
     assert "5 masks in" in done.stdout
-    assert "1 files skipped" in done.stdout
-    assert done.stderr.count("Skipped: ") == 1
+    assert "1 failed" in done.stdout
+    assert done.stderr.count("Failed: ") == 1
     assert infer.main(flags(tmp_path, weights)) == 1
     alone = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == alone

@@ -1,10 +1,14 @@
 """How a script ends: 0 done, 1 something failed, 2 wrong usage (options see to that one)."""
 
+import io
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from utils import RunError
@@ -19,8 +23,24 @@ def blame(flag: str, *expected: type[Exception]) -> Iterator[None]:
         raise RunError(f"{flag}: {error}") from error
 
 
+def one_line(text: str) -> str:
+    """The text with its control characters, which names of files may hold, escaped as Python does it."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
-    """Run main and leave with its code. Expected errors become one message, not a stack trace."""
+    """Run main and leave with its code. Expected errors become one message, not a stack trace.
+
+    SIGTERM ends it as Ctrl-C does, and names that the terminal cannot show are escaped.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there is none where the system has closed them
+            stream.reconfigure(errors="backslashreplace")
     rank = f" [rank {os.environ['RANK']}]" if "RANK" in os.environ else ""
     script = Path(sys.argv[0]).name + rank
     failures: tuple[type[Exception], ...] = (*expected, OSError)
