@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from data import DataError
 
@@ -68,7 +69,7 @@ def read_photo(path: Path, enough: Size | None, *, upright: bool = True) -> Phot
             raise DataError(f"{path}: expected a picture, found a PostScript program, which is not run")
         own = image.size
         reduced = None
-        if enough is not None:
+        if enough is not None and isinstance(image, JpegImageFile):  # others are loaded by the look at their EXIF
             stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
             reduced = image.draft(None, stored)  # None keeps the mode
         image.load()

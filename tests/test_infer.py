@@ -1,13 +1,19 @@
+import csv
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, python, run
+from conftest import ROOT, Fork, fork, python, run
 from PIL import Image
 
 import infer
@@ -96,10 +102,13 @@ def test_one_file_as_input(tmp_path: Path, weights: Path) -> None:
     assert list(masks(tmp_path)) == ["a.png"]
 
 
-def test_the_output_folder_may_lie_in_the_input_folder(tmp_path: Path, weights: Path) -> None:
+def test_the_output_folder_may_lie_in_the_input_folder(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photo(tmp_path / "in" / "a.jpg")
     for _ in range(2):
         assert infer.main([*flags(tmp_path, weights), f"--output={tmp_path / 'in' / 'masks'}"]) == 0
+        assert f"{tmp_path / 'in' / 'masks'}: left out of the photos" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "in" / "masks").iterdir()] == ["a.png"]
 
 
@@ -108,6 +117,10 @@ def test_photos_are_never_overwritten(tmp_path: Path, weights: Path) -> None:
     before = (tmp_path / "in" / "a.png").read_bytes()
     with pytest.raises(RunError, match=r"--output .*: expected another folder"):
         infer.main([*flags(tmp_path, weights), f"--output={tmp_path / 'in'}"])
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+    photo(tmp_path / "in" / "in" / "a.jpg")  # from in/, in the folder above, this photo's mask would be in/a.png
+    with pytest.raises(RunError, match=r"--output .*: expected a folder where masks replace no photos"):
+        infer.main([*flags(tmp_path, weights), f"--output={tmp_path}"])
     assert (tmp_path / "in" / "a.png").read_bytes() == before
 
 
@@ -275,12 +288,16 @@ def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None
         photo(tmp_path / "in" / f"{number}.jpg", (40 + number, 30))
     (tmp_path / "in" / "notes.txt").write_text("not a photo")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = run(*torchrun, "infer.py", *flags(tmp_path, weights, f"--output={tmp_path / 'shared'}"))
+    (tmp_path / "in" / "broken.jpg").write_text("not a photo either")
+    report = tmp_path / "report.csv"
+    more = [f"--output={tmp_path / 'shared'}", f"--report={report}"]
+    done = run(*torchrun, "infer.py", *flags(tmp_path, weights, *more))
     assert done.returncode != 0  # a file is no photo
     assert done.stdout.count("masks in") == 1
     assert "5 masks in" in done.stdout
-    assert "1 failed" in done.stdout
-    assert done.stderr.count("Failed: ") == 1
+    assert "2 failed" in done.stdout
+    assert done.stderr.count("Failed: ") == 2
+    assert failed(report) == {"notes.txt", "broken.jpg"}
     assert infer.main(flags(tmp_path, weights)) == 1
     alone = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == alone
@@ -303,15 +320,149 @@ def test_batches_and_threads_give_the_same_masks_in_a_folder(tmp_path: Path, wei
             assert (other[name] == mask).mean() > 0.999
 
 
-def test_an_output_that_cannot_be_written_any_more_ends_the_run(tmp_path: Path, weights: Path) -> None:
+def test_an_output_that_cannot_be_written_harms_no_other(tmp_path: Path, weights: Path) -> None:
     for number in range(4):
         photo(tmp_path / "in" / f"{number}.png")
     (tmp_path / "out" / "2.png").mkdir(parents=True)  # where a mask is to go
-    done = python("infer.py", *flags(tmp_path, weights))
+    done = fork("infer.py", *flags(tmp_path, weights), folder=tmp_path / "said")
     assert done.returncode == 1
-    assert "2.png" in done.stderr
+    assert re.search(r"Failed: \S*2.png: expected to write \S*2.png, found that it cannot be written", done.stderr)
     assert "Traceback" not in done.stderr
-    assert not list((tmp_path / "out").rglob("*.part"))
+    assert list(masks(tmp_path)) == ["0.png", "1.png", "3.png"]
+    assert "3 masks in" in done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 kB."""
+    disk = tmp_path / "out"
+    disk.mkdir()
+    if sys.platform != "linux" or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", disk]).returncode:
+        pytest.skip("a disk of its own takes Linux and its root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
+    tmp_path: Path, weights: Path, small_disk: Path
+) -> None:
+    for number in range(30):
+        photo(tmp_path / "in" / f"{number}.png", (64, 48))
+    (tmp_path / "in" / "0.txt").write_text("not a photo")
+    # One report has a place elsewhere, the other has none.
+    for report in (tmp_path / "report.csv", small_disk / "report.csv"):
+        done = fork("infer.py", *flags(tmp_path, weights, f"--report={report}", "--skip_existing"), folder=tmp_path)
+        assert done.returncode == 1
+        assert re.search(
+            r"infer.py: \S*\.png: expected a disk that can be written, found one that cannot be \(No space left on "
+            r"device\); once it can, the same command with --skip_existing goes on from here\n",
+            done.stderr,
+        )
+        assert "Traceback" not in done.stderr
+        assert not list(small_disk.glob(".*"))
+    assert f"--report {small_disk / 'report.csv'}: expected a file that can be written: [Errno 28]" in done.stderr
+    assert failed(tmp_path / "report.csv") == {"0.txt"}
+    before = masks(tmp_path)
+    assert 0 < len(before) < 30
+    subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
+    done = fork("infer.py", *flags(tmp_path, weights, "--skip_existing"), folder=tmp_path)
+    assert len(masks(tmp_path)) == 30
+    assert f"{30 - len(before)} masks in {tmp_path / 'out'}, {len(before)} photos done before, 1 failed" in done.stdout
+
+
+def failed(report: Path) -> set[str]:
+    """Names in a report."""
+    with report.open(newline="") as file:
+        return {Path(row["photo"]).name for row in csv.DictReader(file)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does it")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_goes_on(tmp_path: Path, weights: Path, number: signal.Signals) -> None:
+    photo(tmp_path / "a.png", (64, 48))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.txt").write_text("not a photo")
+    for name in range(1000, 2000):
+        (tmp_path / "in" / f"{name}.png").symlink_to(tmp_path / "a.png")
+    more = ["--save=mask,overlay", f"--report={tmp_path / 'report.csv'}"]
+    stopped = Fork("infer.py", *flags(tmp_path, weights, *more), folder=tmp_path / "said")
+    while not (tmp_path / "out" / "1003.png").exists():
+        assert stopped.process.is_alive()
+        time.sleep(0.01)
+    os.kill(stopped.process.pid, number)
+    done = stopped.wait()
+    assert done.returncode == 1
+    assert done.stderr.endswith("infer.py: interrupted\n")
+    assert "Traceback" not in done.stderr
+    assert failed(tmp_path / "report.csv") == {"0.txt"}
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(found) < 2000
+    assert not [name for name in found if name.startswith(".")]
+    assert len(found) == 2 * len([name for name in found if name.endswith("_overlay.jpg")])  # what was begun is whole
+
+    for name in range(1000 + len(found) // 2 + 3, 2000):
+        (tmp_path / "in" / f"{name}.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    done = fork("infer.py", *flags(tmp_path, weights, *more, "--skip_existing"), folder=tmp_path / "said")
+    assert done.returncode == 1  # for what failed before is tried again
+    assert f"3 masks and overlays in {tmp_path / 'out'}, {len(before) // 2} photos done before, 1 failed" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_is_there_is_left_alone_on_request(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        photo(tmp_path / "in" / name)
+    assert infer.main(flags(tmp_path, weights)) == 0
+    assert list(masks(tmp_path)) == ["a.jpg.png", "a.png.png", "b.png"]
+    (tmp_path / "out" / "a.jpg.png").write_text("left alone")
+    (tmp_path / "out" / "a.png.png").unlink()
+    assert infer.main(flags(tmp_path, weights, "--skip_existing")) == 0
+    assert "1 masks in" in (said := capsys.readouterr().out)
+    assert "2 photos done before" in said
+    assert (tmp_path / "out" / "a.jpg.png").read_text() == "left alone"
+    # Where nothing is left to do, no weights are looked for; an output more is something to do.
+    assert infer.main(flags(tmp_path, tmp_path / "absent.pth", "--skip_existing")) == 0
+    with pytest.raises(RunError, match=r"absent.pth: expected a weights file"):
+        infer.main(flags(tmp_path, tmp_path / "absent.pth", "--skip_existing", "--save=mask,overlay"))
+
+
+def test_a_report_that_cannot_be_written_is_said_at_once(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "in" / "a.png")
+    for report in (tmp_path, tmp_path / "in" / "a.png" / "report.csv"):
+        with pytest.raises(RunError, match=r"--report .*: expected a file that can be written"):
+            infer.main(flags(tmp_path, weights, f"--report={report}"))
+    assert masks(tmp_path) == {}
+
+
+def test_weights_that_give_nan_are_named(tmp_path: Path) -> None:
+    photo(tmp_path / "in" / "a.png")
+    state = U2NETP(3, 4).state_dict()
+    for broken, found in ((float("nan"), "NaN"), (float("inf"), "infinity")):
+        state["outconv.bias"][1] = broken
+        save_weights(tmp_path / "w.pth", state, WeightsInfo("u2netp", CLASSES, (64, 64), step=1))
+        with pytest.raises(RunError, match=f"w.pth: expected finite logits, found {found}; the weights are damaged"):
+            infer.main(flags(tmp_path, tmp_path / "w.pth"))
+    assert masks(tmp_path) == {}
+
+
+def test_names_are_told_where_nothing_but_ascii_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "\N{DRESS}.jpg").write_text("not a photo")
+    bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = python("infer.py", *flags(tmp_path, bundled), env=ascii_only)
+    assert done.returncode == 1
+    assert re.search(r"Failed: \S*\\\S*\.jpg: expected a picture", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mask_takes_no_folders_name(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "a.png/b.jpg"):
+        photo(tmp_path / "in" / name)
+    assert infer.main(flags(tmp_path, weights)) == 0
+    assert list(masks(tmp_path)) == ["a.jpg.png", "a.png/b.png"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data import DataError
-from data.photos import load_photo, load_reduced
+from data.photos import load_photo, load_reduced, to_rgb
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 RGB = np.stack((RAMP, RAMP[:, ::-1], np.full_like(RAMP, 60)), axis=2)
@@ -70,6 +70,15 @@ def test_modes(tmp_path: Path, mode: str) -> None:
     assert np.abs(np.asarray(photo) - expected).max() <= 1
 
 
+def test_modes_that_no_file_has_but_decoders_may_give() -> None:
+    half = Image.fromarray(np.dstack((RAMP, np.full_like(RAMP, 128)))).convert("LA")
+    over_white = (RAMP.astype(int) + 255) / 2
+    for image in (half.convert("La"), half.convert("RGBA").convert("RGBa")):
+        assert np.abs(np.asarray(to_rgb(image))[..., 0] - over_white).max() <= 2, image.mode
+    for mode in ("PA", "HSV", "YCbCr", "LAB", "I;16", "I", "RGBX"):
+        assert to_rgb(Image.new(mode, (5, 4))).mode == "RGB"
+
+
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.png")
     Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.tif")
@@ -99,6 +108,17 @@ def test_what_is_no_photo_is_named(tmp_path: Path) -> None:
             load_photo(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load_photo(tmp_path / "missing.jpg")
+
+
+@pytest.mark.parametrize("enough", [None, (8, 8), (500, 500)])
+def test_damage_is_found_however_much_is_enough(tmp_path: Path, enough: tuple[int, int] | None) -> None:
+    # A look at a PNG's EXIF loads it; what could not be loaded then passed for loaded.
+    noise = np.random.default_rng(3).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:60] + bytes(4) + data[64:])
+    with pytest.raises(DataError, match=r"a\.png: expected a picture, found one that cannot be decoded"):
+        load_reduced(tmp_path / "a.png", enough)
 
 
 @pytest.mark.parametrize(("orientation", "upright"), [(1, (800, 400)), (6, (400, 800))])
