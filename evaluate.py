@@ -17,8 +17,10 @@ from tqdm import tqdm
 
 from data import DataError
 from data.annotations import read_annotations
+from data.checks import check_photos
 from data.classes import CLASSES, PALETTE
 from data.dataset import LabelledPhotos, PhotoPairs
+from data.faults import summary
 from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
 from utils import RunError
@@ -126,7 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.max_dataset_size is not None:
         index = index.head(opt.max_dataset_size)
     with blame("--image_folder", DataError):
-        photos = LabelledPhotos(index, Path(opt.image_folder))
+        faults = check_photos(index, Path(opt.image_folder))
+        if faults:
+            raise DataError(f"{opt.image_folder}: expected photos as {opt.df_path} has them, found\n{summary(faults)}")
+    photos = LabelledPhotos(index, Path(opt.image_folder))
     segment = Segmenter.from_options(opt)
     print(describe(opt))
     print(segment.describe())

@@ -6,22 +6,27 @@ torchrun --nproc_per_node=4 train.py
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data import DataError
-from data.annotations import Annotations, read_annotations
+from data.annotations import Annotations, scan
+from data.checks import check_photos
 from data.classes import CLASSES, LABEL_SETS, PALETTE
 from data.dataset import LabelledPhotos, TrainingSquares
-from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
+from data.faults import summary
+from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation, normalise
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
@@ -64,7 +69,7 @@ class Training:
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         go_on = opt.continue_train or restarted(opt, self.folder.options_path)
         resumed = processes.on_main(lambda: self.folder.open(go_on=go_on))
-        train_index, val_index = read_data(opt)
+        train_index, usable, val_index = read_data(opt, processes)
 
         self.label_set = LABEL_SETS[opt.labels]
         self.class_of_label = torch.tensor(self.label_set.classes, device=self.device)
@@ -101,7 +106,7 @@ class Training:
             # What is saved, averaged and validated stays self.network, which has the same weights.
             self.parallel = torch.compile(self.parallel)  # type: ignore[assignment]
 
-        squares = self._squares(train_index, opt.image_folder, augment=True)
+        squares = self._squares(train_index, opt.image_folder, usable)
         sampler = EndlessSampler(
             len(squares),
             seed=opt.seed,
@@ -110,12 +115,12 @@ class Training:
             start=self.draws,
             shuffle=not opt.serial_batches,
         )
-        self.batches = batches(self._loader(squares, sampler))
-        self.val_loader: DataLoader[tuple[Tensor, Tensor]] | None = None
+        self.loader = self._loader(squares, sampler, "replace")
+        self.val_loader: DataLoader[Sample] | None = None
         if val_index is not None:
-            val_squares = self._squares(val_index, opt.val_image_folder or opt.image_folder, augment=False)
+            val_squares = self._squares(val_index, opt.val_image_folder or opt.image_folder)
             share = OneEpochSampler(len(val_squares), rank=processes.rank, world_size=processes.world_size)
-            self.val_loader = self._loader(val_squares, share)
+            self.val_loader = self._loader(val_squares, share, "leave_out")
 
         self.log = RunLog(
             Path(opt.logs_dir) / opt.name,
@@ -128,10 +133,11 @@ class Training:
         if processes.is_main:
             with atomic_path(self.folder.options_path) as part:
                 save(opt, part)
+        self.batches = batches(self.loader, self.log.skip)
         self.log.say(describe(opt))
         self.log.text("options", describe(opt))
         self.log.say(
-            f"{len(squares)} photos for training, {len(val_index) if val_index else 'none'} for validation; "
+            f"{len(squares.usable)} photos for training, {len(val_index) if val_index else 'none'} for validation; "
             f"{processes.world_size} process(es) on {self.device.type}; step {self.step} of {opt.iter}"
         )
 
@@ -148,7 +154,10 @@ class Training:
             )
         return load_network(path, ARCHITECTURES, self.label_set.names, arch=opt.arch)[0]
 
-    def _squares(self, index: Annotations, image_folder: str, *, augment: bool) -> TrainingSquares:
+    def _squares(
+        self, index: Annotations, image_folder: str, usable: NDArray[np.int64] | None = None
+    ) -> TrainingSquares:
+        """Training squares if ``usable`` is given, squares to measure on if not."""
         opt = self.opt
         augmentation = Augmentation(
             pair=opt.augment_pair,
@@ -161,12 +170,9 @@ class Training:
             color=opt.augment_color,
             recolor=opt.augment_recolor,
         )
-        with blame("--image_folder" if augment or not opt.val_image_folder else "--val_image_folder", DataError):
-            photos = self._photos(index, Path(image_folder))
+        size = (opt.fine_width, opt.fine_height)
         return TrainingSquares(
-            photos,
-            (opt.fine_width, opt.fine_height),
-            augmentation if augment else None,
+            self._photos(index, Path(image_folder)), size, None if usable is None else augmentation, usable=usable
         )
 
     def _photos(self, index: Annotations, image_folder: Path) -> LabelledPhotos:
@@ -176,11 +182,15 @@ class Training:
         return PreparedPhotos(index, image_folder, label_of, folder=Path(self.opt.prepared_dir), writer=atomic_path)
 
     def _loader(
-        self, squares: TrainingSquares, sampler: EndlessSampler | OneEpochSampler
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
-        pin_memory = self.device.type == "cuda"
+        self, squares: TrainingSquares, sampler: EndlessSampler | OneEpochSampler, on_bad_sample: str
+    ) -> DataLoader[Sample]:
         return make_loader(
-            squares, sampler, batch_size=self.opt.batchSize, workers=self.opt.nThreads, pin_memory=pin_memory
+            squares,
+            sampler,
+            batch_size=self.opt.batchSize,
+            workers=self.opt.nThreads,
+            pin_memory=self.device.type == "cuda",
+            on_bad_sample=on_bad_sample if self.opt.on_bad_sample == "skip" else "stop",
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -321,7 +331,7 @@ class Training:
         network = self.result().eval()
         confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64, device=self.device)
         progress = tqdm(self.val_loader, "validation", leave=False, disable=not self.processes.is_main)
-        for number, batch in enumerate(batches(progress)):
+        for number, batch in enumerate(batches(progress, self.log.skip)):
             photos, labels = self.to_device(*batch)
             labels, logits = self.class_maps(labels), self.class_logits(self.forward(network, photos)[0])
             confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES))
@@ -366,27 +376,62 @@ class Training:
         self.folder.save_state(state)
 
 
-def read_data(opt: TrainOptions) -> tuple[Annotations, Annotations | None]:
-    """(training photos, validation photos or None)."""
+def read_data(opt: TrainOptions, processes: Processes) -> tuple[Annotations, NDArray[np.int64], Annotations | None]:
+    """(training photos, numbers of those that may be used, validation photos or None).
+
+    Training photos that may not be used stay in the index, and so do the order and the share of validation: a run
+    goes on as it was although a photo was lost, or found.
+    """
     if opt.prepared_dir:
         with blame(f"--prepared_dir {opt.prepared_dir}: expected a folder that can be written", OSError):
             Path(opt.prepared_dir).mkdir(parents=True, exist_ok=True)
-    with blame("--df_path", DataError):
-        photos = read_annotations(Path(opt.df_path))
-    if opt.max_dataset_size is not None:
-        photos = photos.head(opt.max_dataset_size)
+    photos, bad = checked(opt, processes, "--df_path", opt.df_path, "--image_folder", opt.image_folder)
     if opt.val_df_path:
-        with blame("--val_df_path", DataError):
-            return photos, read_annotations(Path(opt.val_df_path))
+        folder = (
+            ("--val_image_folder", opt.val_image_folder)
+            if opt.val_image_folder
+            else ("--image_folder", opt.image_folder)
+        )
+        held_out, bad_held_out = checked(opt, processes, "--val_df_path", opt.val_df_path, *folder)
+        return photos, photos.without(bad), held_out.select(held_out.without(bad_held_out))
     if not opt.val_fraction:
-        return photos, None
+        return photos, photos.without(bad), None
     train, held_out = photos.split(opt.val_fraction, opt.seed)
-    if not len(train) or not len(held_out):
+    usable, held_out = train.without(bad), held_out.select(held_out.without(bad))
+    if not len(usable) or not len(held_out):
         raise RunError(
-            f"--val_fraction {opt.val_fraction}: expected photos on both sides, found {len(train)} for training and "
+            f"--val_fraction {opt.val_fraction}: expected photos on both sides, found {len(usable)} for training and "
             f"{len(held_out)} for validation"
         )
-    return train, held_out
+    return train, usable, held_out
+
+
+def checked(
+    opt: TrainOptions, processes: Processes, csv_flag: str, csv_path: str, folder_flag: str, folder: str
+) -> tuple[Annotations, set[str]]:
+    """(photos of a CSV, names of those that cannot be used). Faults are told, or end the run, as --on_bad_sample says.
+
+    Raises:
+        RunError: there are faults, and --on_bad_sample is stop; or no photo is left.
+    """
+    with blame(csv_flag, DataError):
+        photos, faults = scan(Path(csv_path))
+    if opt.max_dataset_size is not None and csv_flag == "--df_path":
+        photos = photos.head(opt.max_dataset_size)
+    with blame(folder_flag, DataError):
+        # One process looks for all, which then agree.
+        faults += processes.on_main(lambda: check_photos(photos, Path(folder)))
+    bad = {fault.photo for fault in faults}
+    left = len(photos.without(bad))
+    found = f"{csv_flag} {csv_path}: expected rows and photos without fault, found in {folder}\n{summary(faults)}"
+    if faults and (opt.on_bad_sample == "stop" or not left):
+        remedy = (
+            f"\n--on_bad_sample skip goes on with the {left} photos that are left." if left else "\nNo photo is left."
+        )
+        raise RunError(found + remedy)
+    if faults and processes.is_main:
+        print(f"{found}\nGoing on with {left} of {len(photos)} photos.", file=sys.stderr)
+    return photos, bad
 
 
 def restarted(opt: TrainOptions, begun: Path) -> bool:
@@ -449,7 +494,8 @@ def train(opt: TrainOptions, processes: Processes) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(TrainOptions, argv)
     processes = Processes.start(opt.device, opt.distributed)
-    code = train(opt, processes)
+    with processes.others_expected():
+        code = train(opt, processes)
     processes.stop()  # not after an error: the others may be waiting for this process, which has to say why it fails
     return code
 

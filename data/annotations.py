@@ -6,7 +6,7 @@ worker next to nothing; a mask is read when its photo is.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from data import DataError
 from data.classes import CATEGORIES, class_of
+from data.faults import Fault, summary
+
+csv.field_size_limit(2**31 - 1)  # a mask may have more characters than the module's default allows
 
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId")
 
@@ -44,21 +47,32 @@ class Annotations:
     first: NDArray[np.int64]  # (P + 1,)
     offsets: NDArray[np.int64]  # (I,) bytes from the start of the file to the mask
     lengths: NDArray[np.int64]  # (I,) bytes of the mask
+    lines: NDArray[np.int32]  # (I,) of the file, from 1
     categories: NDArray[np.uint8]  # (I,) ids of clothes
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Photo:
-        """Photo ``index`` with its masks, read from the file."""
+        """Photo ``index`` with its masks, read from the file.
+
+        Raises:
+            DataError: the file is no longer there.
+        """
         span = slice(self.first[index], self.first[index + 1])
         instances = []
-        with self.path.open("rb") as file:
-            for offset, length, category in zip(
-                self.offsets[span], self.lengths[span], self.categories[span], strict=True
-            ):
-                file.seek(offset)
-                instances.append((int(category), file.read(length).decode("ascii", errors="replace")))
+        try:
+            with self.path.open("rb") as file:
+                for offset, length, category in zip(
+                    self.offsets[span], self.lengths[span], self.categories[span], strict=True
+                ):
+                    file.seek(offset)
+                    instances.append((int(category), file.read(length).decode("ascii", errors="replace")))
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: expected the annotations that were there at the start, found none that can be read "
+                f"({error.strerror})"
+            ) from error
         return Photo(str(self.names[index]), int(self.heights[index]), int(self.widths[index]), instances)
 
     def select(self, photos: NDArray[np.int64]) -> "Annotations":
@@ -74,8 +88,13 @@ class Annotations:
             first=first,
             offsets=self.offsets[instances],
             lengths=self.lengths[instances],
+            lines=self.lines[instances],
             categories=self.categories[instances],
         )
+
+    def without(self, names: Collection[str]) -> NDArray[np.int64]:
+        """Numbers of the photos but those of these names."""
+        return np.flatnonzero([name not in names for name in self.names.tolist()])
 
     def head(self, photos: int) -> "Annotations":
         """The same index with at most the first ``photos`` photos."""
@@ -95,39 +114,60 @@ def read_annotations(path: Path) -> Annotations:
     ClassId may carry attributes after an underscore, which are not used.
 
     Raises:
-        DataError: the file is not in this format; the message names the line.
+        DataError: the file is not in this format; the message names the first lines and counts the others.
+        OSError: the file cannot be read.
+    """
+    annotations, faults = scan(path)
+    if faults:
+        raise DataError(f"{path}: expected rows without fault, found\n{summary(faults)}")
+    return annotations
+
+
+def scan(path: Path) -> tuple[Annotations, list[Fault]]:
+    """Index the rows of a CSV that can be used, and tell what is wrong with the others.
+
+    Masks are not looked at. Format and errors are those of ``read_annotations``.
+
+    Raises:
+        DataError: there is no such file, or nothing in it that can be used.
         OSError: the file cannot be read.
     """
     if not path.is_file():
         raise DataError(
             f"{path}: expected annotations in the format of iMaterialist (Fashion) 2019, found no such file"
         )
-    rows = list(_rows(path))
-    if not rows:
+    faults: list[Fault] = []
+    table = pd.DataFrame(_rows(path, faults), columns=_Row._fields)
+    if table.empty and not faults:
         raise DataError(f"{path}: expected one row for each instance, found only a header")
-    table = pd.DataFrame(rows, columns=["line", "name", "height", "width", "category", "offset", "length"])
-    for column in ("height", "width", "category"):
+    for column, wanted in (("height", "Height"), ("width", "Width"), ("category", "ClassId")):
         lowest, highest = (0, len(CATEGORIES) - 1) if column == "category" else (1, 2**31 - 1)
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        bad = ~(numbers.between(lowest, highest) & (numbers % 1 == 0))
-        if bad.any():
-            line, found = table.loc[bad.idxmax(), ["line", column]]
-            raise DataError(
-                f"{path}, line {line}: {column}: expected a whole number from {lowest} to {highest}, found {found!r}"
-            )
-        table[column] = numbers.astype(np.int64)
+        numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
+        good = numbers.between(lowest, highest) & (numbers % 1 == 0)
+        for line, name, found in table.loc[~good, ["line", "name", column]].itertuples(index=False):
+            text = f"line {line}: expected a whole number from {lowest} to {highest}, found {found[:40]!r}"
+            faults.append(Fault(f"rows with a wrong {wanted}", name, text))
+        table, numbers = table[good], numbers[good]
+        table = table.assign(**{column: numbers.astype(np.int64)})
+
+    repeats = table.duplicated([name for name in _Row._fields if name not in ("line", "offset")])
+    for line, name in table.loc[repeats, ["line", "name"]].itertuples(index=False):
+        faults.append(Fault("rows that repeat another", "", f"line {line} ({name})"))
+    table = table[~repeats]
+    if table.empty:
+        raise DataError(f"{path}: expected rows that can be used, found none:\n{summary(faults)}")
 
     photo, names = pd.factorize(table["name"])
-    table["photo"] = photo
+    table = table.assign(photo=photo)
     photos = table.drop_duplicates("photo")
-    for column in ("height", "width"):
-        odd = table[column].to_numpy() != photos[column].to_numpy()[photo]
-        if odd.any():
-            row = table[odd].iloc[0]
-            raise DataError(
-                f"{path}, line {row['line']}: expected one {column} for all instances of {row['name']}, "
-                f"found {row[column]} here and another before"
-            )
+    for column, wanted in (("height", "Height"), ("width", "Width")):
+        first = photos[column].to_numpy()[photo]
+        odd = table[column].to_numpy() != first
+        for line, name, found, before in zip(
+            *(table.loc[odd, key] for key in ("line", "name", column)), first[odd], strict=True
+        ):
+            text = f"line {line} ({name}): found {found}, and {before} before"
+            faults.append(Fault(f"rows with another {wanted} than the photo's first row", name, text))
 
     is_clothes = np.array([class_of(category) > 0 for category in range(len(CATEGORIES))])
     clothes = table[is_clothes[table["category"]]].sort_values("photo", kind="stable")
@@ -139,16 +179,26 @@ def read_annotations(path: Path) -> Annotations:
         first=np.searchsorted(clothes["photo"].to_numpy(), np.arange(len(names) + 1)),
         offsets=clothes["offset"].to_numpy(np.int64),
         lengths=clothes["length"].to_numpy(np.int64),
+        lines=clothes["line"].to_numpy(np.int32),
         categories=clothes["category"].to_numpy(np.uint8),
-    )
+    ), faults
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str, str, str, str, int, int]]:
-    """Yield (line number, name, height, width, category, byte offset of the mask, its length) of each row."""
+class _Row(NamedTuple):
+    line: int
+    name: str
+    height: str
+    width: str
+    category: str
+    offset: int  # of the mask, bytes from the start of the file
+    length: int  # of the mask, bytes
+    digest: int  # of the mask; equal masks have equal ones
+
+
+def _rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
+    """Yield each row that has its fields; the others become faults."""
     with path.open("rb") as file:
-        header = [
-            name.strip().decode(errors="replace") for name in _fields(file.readline().removeprefix(b"\xef\xbb\xbf"))
-        ]
+        header = [_text(name).strip() for name in _fields(file.readline().removeprefix(b"\xef\xbb\xbf"))]
         missing = [name for name in COLUMNS if name not in header]
         if missing:
             raise DataError(
@@ -160,24 +210,41 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str, str, str, int, int]]:
         for number, line in enumerate(file, start=2):
             if line.strip():
                 fields = _fields(line)
-                if len(fields) != len(header):
-                    raise DataError(f"{path}, line {number}: expected {len(header)} fields, found {len(fields)}")
                 before = sum(map(len, fields[:mask])) + mask  # fields and commas; quotes may add to it
-                yield (
-                    number,
-                    fields[name].decode(errors="replace"),
-                    fields[height].decode(errors="replace"),
-                    fields[width].decode(errors="replace"),
-                    fields[category].split(b"_", 1)[0].decode(errors="replace"),
-                    offset + line.index(fields[mask], before),
-                    len(fields[mask]),
-                )
+                photo = _text(fields[name]) if len(fields) > name else ""
+                start = line.find(fields[mask], before) if len(fields) == len(header) else 0
+                if len(fields) != len(header):
+                    text = f"line {number}: expected {len(header)} fields, found {len(fields)}"
+                    faults.append(Fault("rows with another number of fields than the header", photo, text))
+                elif photo in ("", "nan") or "\0" in photo:
+                    faults.append(Fault("rows without ImageId", "", f"line {number}: found {photo[:40]!r}"))
+                elif start < 0:
+                    faults.append(Fault("rows with quotes inside a mask", photo, f"line {number}"))
+                else:
+                    yield _Row(
+                        number,
+                        photo,
+                        _text(fields[height]),
+                        _text(fields[width]),
+                        _text(fields[category].split(b"_", 1)[0]),
+                        offset + start,
+                        len(fields[mask]),
+                        hash(fields[mask]),
+                    )
             offset += len(line)
+
+
+def _text(field: bytes) -> str:
+    # Bytes that are no UTF-8 come through, as they do in the names of files.
+    return field.decode(errors="surrogateescape")
 
 
 def _fields(line: bytes) -> list[bytes]:
     """Fields of one line. Quotes are rare in this format, and splitting is ten times as fast as the csv module."""
     line = line.rstrip(b"\r\n")
     if b'"' in line:
-        return [field.encode() for field in next(csv.reader([line.decode(errors="replace")]))]
+        try:
+            return [field.encode(errors="surrogateescape") for field in next(csv.reader([_text(line)]))]
+        except csv.Error:
+            return []
     return line.split(b",")

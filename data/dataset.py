@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data import DataError
+from data import BadSampleError, DataError
 from data.annotations import Annotations
 from data.classes import class_of
 from data.label_map import merge
@@ -31,24 +31,16 @@ class Draw(NamedTuple):
 class LabelledPhotos(Dataset[LabelledPhoto]):
     """(RGB photo, label map (H, W) uint8) at the photo's own resolution.
 
+    Items raise ``BadSampleError`` where a photo or its masks cannot be used; ``checks.check_photos`` finds most such
+    photos beforehand.
+
     Args:
         annotations: the index.
         image_folder: holds the photos under the names in the index.
         label_of: the label, in the label map, of a category id.
-
-    Raises:
-        DataError: photos are missing.
     """
 
     def __init__(self, annotations: Annotations, image_folder: Path, label_of: Callable[[int], int] = class_of) -> None:
-        if not image_folder.is_dir():
-            raise DataError(f"{image_folder}: expected the folder of the photos, found none")
-        missing = [name for name in annotations.names if not (image_folder / name).is_file()]
-        if missing:
-            raise DataError(
-                f"{image_folder}: expected the {len(annotations)} photos of {annotations.path}, "
-                f"{len(missing)} not found, {missing[0]} for one"
-            )
         self.annotations = annotations
         self.image_folder = image_folder
         self.label_of = label_of
@@ -82,8 +74,10 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
                 photo, found = load_reduced(path, size, upright=False)
         except OSError as error:
             raise unopened(path, error) from error
+        except DataError as error:
+            raise BadSampleError(str(error)) from error
         if found != wanted:
-            raise DataError(
+            raise BadSampleError(
                 f"{path}: expected {record.width} x {record.height} pixels (width x height) "
                 f"as {self.annotations.path} says, found {found[0]} x {found[1]}"
             )
@@ -91,12 +85,12 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
             instances = [(self.label_of(category), mask) for category, mask in record.instances]
             return photo, merge(instances, (record.height, record.width), size)
         except ValueError as error:
-            raise DataError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
+            raise BadSampleError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
 
 
-def unopened(path: Path, error: OSError) -> DataError:
+def unopened(path: Path, error: OSError) -> BadSampleError:
     """What to say of a photo that the system does not open."""
-    return DataError(f"{path}: expected a photo, found none that can be opened ({error.strerror})")
+    return BadSampleError(f"{path}: expected a photo, found none that can be opened ({error.strerror})")
 
 
 class PhotoPairs(Dataset[LabelledPhoto]):
@@ -127,12 +121,23 @@ class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
         photos: where they come from.
         size: (width, height) in pixels.
         augmentation: random changes; none by default.
+        usable: numbers of the photos that may be used; None: all. In the place of the others come some of these,
+            so what other draws show does not depend on them.
     """
 
-    def __init__(self, photos: LabelledPhotos, size: Size, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self,
+        photos: LabelledPhotos,
+        size: Size,
+        augmentation: Augmentation | None = None,
+        *,
+        usable: NDArray[np.int64] | None = None,
+    ) -> None:
         self.photos = photos
         self.size = size
         self.augmentation = augmentation or Augmentation()
+        self.usable = np.arange(len(photos)) if usable is None else usable
+        self._is_usable = np.isin(np.arange(len(photos)), self.usable)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -141,13 +146,24 @@ class TrainingSquares(Dataset[tuple[Tensor, Tensor]]):
         pixels, labels = self._square(draw)
         return self.augmentation(torch.tensor(pixels).permute(2, 0, 1), torch.tensor(labels), draw.seed)
 
+    def another(self, draw: Draw) -> Draw:
+        """What to take instead of a draw; it depends on the draw alone."""
+        seed = int(np.random.SeedSequence((draw.seed, 1)).generate_state(1)[0])
+        return Draw(int(self.usable[seed % len(self.usable)]), seed)
+
+    def _usable(self, number: int, seed: int) -> int:
+        """This photo if it may be used, else another one."""
+        return number if self._is_usable[number] else self.another(Draw(number, seed)).photo
+
     def _square(self, draw: Draw) -> Square:
-        partner = self.augmentation.partner(len(self.photos), draw.seed)
+        number, partner = self._usable(draw.photo, draw.seed), self.augmentation.partner(len(self.photos), draw.seed)
         if partner is None and not self.augmentation.crops(draw.seed):
-            return self.photos.squashed(draw.photo, self.size)
-        photo, labels = self.photos[draw.photo]
+            return self.photos.squashed(number, self.size)
+        photo, labels = self.photos[number]
         if partner is not None:
-            photo, labels = self.augmentation.beside((photo, labels), self.photos[partner], draw.seed)
+            photo, labels = self.augmentation.beside(
+                (photo, labels), self.photos[self._usable(partner, draw.seed + 1)], draw.seed
+            )
         box = self.augmentation.crop_box(labels, draw.seed)
         if box is not None:
             photo, labels = photo.crop(box), labels[box[1] : box[3], box[0] : box[2]]

@@ -1,15 +1,17 @@
 """Order of the photos, and batches."""
 
 import os
+import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data import DataError
+from data import BadSampleError, DataError
 from data.dataset import Draw, TrainingSquares
 
 
@@ -64,23 +66,84 @@ class OneEpochSampler(Sampler[Draw]):
         return len(self.share)
 
 
+class Sample(NamedTuple):
+    """A photo that is loaded, or was to be."""
+
+    square: tuple[Tensor, Tensor] | None  # photo (3, H, W) and label map (H, W), uint8; None: left out
+    problems: list[str]  # of photos that could not be used
+
+
+class Batch(NamedTuple):
+    """What a loader gives."""
+
+    photos: Tensor  # (N, 3, H, W) uint8
+    labels: Tensor  # (N, H, W) uint8
+    problems: list[str]  # of photos that could not be used
+
+
+ATTEMPTS = 100
+"""Photos tried in the place of one: more in a row that cannot be used are no accident."""
+
+
+class Samples(Dataset[Sample]):
+    """Squares, or what comes in the place of those that turn out to be bad.
+
+    Args:
+        squares: the photos.
+        on_bad_sample: "stop" raises BadSampleError, "replace" takes another photo, "leave_out" takes none.
+
+    Raises:
+        BadSampleError: a photo cannot be used, and ``on_bad_sample`` is "stop".
+        DataError: ``ATTEMPTS`` photos in a row cannot be used, or something else than a photo is wrong.
+    """
+
+    def __init__(self, squares: TrainingSquares, on_bad_sample: str) -> None:
+        self.squares = squares
+        self.on_bad_sample = on_bad_sample
+
+    def __len__(self) -> int:
+        return len(self.squares)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        problems: list[str] = []
+        while len(problems) < ATTEMPTS:
+            try:
+                return Sample(self.squares[draw], problems)
+            except BadSampleError as error:
+                if self.on_bad_sample == "stop":
+                    raise
+                problems.append(str(error))
+            if self.on_bad_sample == "leave_out":
+                return Sample(None, problems)
+            draw = self.squares.another(draw)
+        raise DataError(f"expected photos that can be used, found {ATTEMPTS} in a row that cannot; {problems[-1]}")
+
+
 def make_loader(
-    squares: TrainingSquares, sampler: Sampler[Draw], *, batch_size: int, workers: int, pin_memory: bool
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches of (photos (N, 3, H, W), label maps (N, H, W)), both uint8.
+    squares: TrainingSquares,
+    sampler: Sampler[Draw],
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    on_bad_sample: str = "stop",
+) -> DataLoader[Sample]:
+    """Load photos and label maps in batches, for ``batches``.
 
     Args:
         squares: the photos.
         sampler: their order.
-        batch_size: N.
+        batch_size: photos in a batch, less those that are left out.
         workers: processes that load; 0: this one does.
         pin_memory: speeds up copies to a GPU.
+        on_bad_sample: see ``Samples``.
     """
     return DataLoader(
-        squares,
+        Samples(squares, on_bad_sample),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
+        collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # all chance is in the draws' seeds; the global random numbers stay untouched
@@ -88,12 +151,44 @@ def make_loader(
     )
 
 
-def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate over the loader; an error in a worker keeps its message and loses the worker's stack trace."""
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples together; those that are left out leave their problems only."""
+    squares = [sample.square for sample in samples if sample.square is not None]
+    problems = [problem for sample in samples for problem in sample.problems]
+    if not squares:
+        return Batch(torch.empty(0), torch.empty(0), problems)
+    return Batch(torch.stack([photo for photo, _ in squares]), torch.stack([labels for _, labels in squares]), problems)
+
+
+def batches(
+    loader: Iterable[Batch], on_problem: Callable[[str], None] = lambda problem: None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate over the loader: (photos (N, 3, H, W), label maps (N, H, W)), both uint8.
+
+    An error in a worker keeps its message and loses the worker's stack trace.
+
+    Args:
+        loader: see ``make_loader``.
+        on_problem: is told of each photo that could not be used.
+
+    Raises:
+        DataError: see ``Samples``; or a worker has died.
+    """
     try:
-        yield from loader
+        for photos, labels, problems in loader:
+            for problem in problems:
+                on_problem(problem)
+            if len(photos):
+                yield photos, labels
     except DataError as error:
-        raise DataError(str(error).strip().rsplit("DataError: ", 1)[-1]) from error
+        raise DataError(re.split(r"^data\.\w+: ", str(error).strip(), flags=re.MULTILINE)[-1]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"expected the processes that load photos to live, found one dead ({str(error).splitlines()[0]}); "
+            "often there is too little memory, and fewer of them, or none, need less"
+        ) from error
 
 
 def _leave_signals_to_parent(worker: int) -> None:

@@ -33,9 +33,6 @@ class PreparedPhotos(LabelledPhotos):
         label_of: as in ``LabelledPhotos``.
         folder: of the squares; one will do for several runs, sizes and label sets.
         writer: opens a file there, and makes the folder if need be.
-
-    Raises:
-        DataError: photos are missing.
     """
 
     def __init__(

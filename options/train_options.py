@@ -18,6 +18,12 @@ class TrainOptions(NetworkOptions):
     df_path: str = option("../input/train.csv", "their annotations, in the format of iMaterialist 2019")
     max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
     serial_batches: bool = option(False, "take the photos in the order of the file, not in random order")
+    on_bad_sample: str = option(
+        "skip",
+        "photos or masks that cannot be used, found at the start or later: skip (name and count them, take others) or "
+        "stop",
+        choices=("skip", "stop"),
+    )
     nThreads: int = option(2, "worker processes that load data, for each process; 0: none", least=0)
     prepared_dir: str = option(
         "", "keep each photo's training square in this folder, and read it from there in later epochs and runs"

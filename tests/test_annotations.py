@@ -56,12 +56,12 @@ def test_line_ends_quotes_and_columns_may_differ(tmp_path: Path, text: str) -> N
         (HEADER + "a.jpg,1 2,4,4,0\na.jpg,1 2,4,4\n", "line 3: expected 5 fields, found 4"),
         (
             HEADER + "a.jpg,1 2,4,4,0\na.jpg,1 2,4,4,46\n",
-            "line 3: category: expected a whole number from 0 to 45, found '46'",
+            "wrong ClassId: line 3: expected a whole number from 0 to 45, found '46'",
         ),
         (HEADER + "a.jpg,1 2,4,4,shirt\n", "found 'shirt'"),
-        (HEADER + "a.jpg,1 2,4.5,4,0\n", "line 2: height"),
-        (HEADER + "a.jpg,1 2,4,0,0\n", "line 2: width"),
-        (HEADER + "a.jpg,1 2,4,4,0\nb.jpg,1 2,4,4,0\na.jpg,1 2,5,4,0\n", "line 4: expected one height"),
+        (HEADER + "a.jpg,1 2,4.5,4,0\n", "wrong Height: line 2: "),
+        (HEADER + "a.jpg,1 2,4,0,0\n", "wrong Width: line 2: "),
+        (HEADER + "a.jpg,1 2,4,4,0\nb.jpg,1 2,4,4,0\na.jpg,1 2,5,4,0\n", "another Height .*line 4"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:

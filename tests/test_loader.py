@@ -1,4 +1,6 @@
+import multiprocessing
 from itertools import chain, islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,3 +91,67 @@ def test_a_photo_that_cannot_be_read_is_named_without_a_trace(
         list(batches(loader))
     assert str(error.value).startswith(str(photo_folder.images / "004.png"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_photo_is_replaced_and_no_other_draw_changes(photo_folder: PhotoFolder, workers: int) -> None:
+    squares = squares_of(photo_folder)
+
+    def load(on_bad_sample: str) -> tuple[list[torch.Tensor], list[str]]:
+        problems: list[str] = []
+        loader = make_loader(
+            squares,
+            EndlessSampler(8, seed=0),
+            batch_size=3,
+            workers=workers,
+            pin_memory=False,
+            on_bad_sample=on_bad_sample,
+        )
+        return [photo for photos, _ in islice(batches(loader, problems.append), 5) for photo in photos], problems
+
+    before, problems = load("stop")
+    assert problems == []
+    for name in ("003.png", "005.png"):
+        (photo_folder.images / name).write_text("no photo")
+    after, problems = load("replace")
+    assert len(after) == len(before) == 15
+    drawn = order(15, photos=8, seed=0)
+    assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [n not in (3, 5) for n in drawn]
+    assert {Path(problem.split(":")[0]).name for problem in problems} == {"003.png", "005.png"}
+    assert len(problems) >= sum(n in (3, 5) for n in drawn)  # what comes instead may be bad as well
+
+
+def test_a_bad_photo_can_be_left_out(photo_folder: PhotoFolder) -> None:
+    for name in ("002.png", "003.png", "005.png"):
+        (photo_folder.images / name).write_text("no photo")
+    problems: list[str] = []
+    loader = make_loader(
+        squares_of(photo_folder),
+        OneEpochSampler(8),
+        batch_size=2,
+        workers=0,
+        pin_memory=False,
+        on_bad_sample="leave_out",
+    )
+    assert [len(photos) for photos, _ in batches(loader, problems.append)] == [2, 1, 2]
+    assert len(problems) == 3
+
+
+def test_annotations_that_vanish_are_no_bad_photo(photo_folder: PhotoFolder) -> None:
+    squares = squares_of(photo_folder)
+    photo_folder.csv.unlink()
+    loader = make_loader(
+        squares, OneEpochSampler(8), batch_size=2, workers=0, pin_memory=False, on_bad_sample="replace"
+    )
+    with pytest.raises(DataError, match=r"train.csv: expected the annotations that were there at the start"):
+        list(batches(loader))
+
+
+def test_a_worker_that_is_killed_is_said(photo_folder: PhotoFolder) -> None:
+    loader = make_loader(squares_of(photo_folder), EndlessSampler(8, seed=0), batch_size=2, workers=1, pin_memory=False)
+    stream = batches(loader)
+    next(stream)
+    [worker] = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(DataError, match="expected the processes that load photos to live, found one dead"):
+        list(islice(stream, 50))

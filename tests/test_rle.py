@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from conftest import CCP, needs_ccp
@@ -33,13 +35,24 @@ def test_box_size_is_that_of_the_mask(mask: np.ndarray) -> None:
     assert rle.box_size(rle.parse(rle.encode(mask), mask.shape), mask.shape[0]) == expected
 
 
-@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5)), max_size=8))
-def test_runs_in_any_order_and_over_one_another_are_joined(pairs: list[tuple[int, int]]) -> None:
-    expected = np.zeros(24, dtype=bool)
-    for first, length in pairs:
-        expected[first - 1 : first - 1 + length] = True
+@given(masks, st.randoms())
+def test_runs_may_stand_in_any_order(mask: np.ndarray, chance: random.Random) -> None:
+    numbers = rle.encode(mask).split()
+    pairs = [" ".join(pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
+    chance.shuffle(pairs)
+    np.testing.assert_array_equal(rle.decode(" ".join(pairs), mask.shape), mask)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=6))
+def test_what_is_read_is_what_is_written_and_all_else_is_refused(pairs: list[tuple[int, int]]) -> None:
+    pixels = [first - 1 + step for first, length in pairs for step in range(length)]
+    fits = all(length for _, length in pairs) and all(0 <= pixel < 24 for pixel in pixels)
     text = " ".join(f"{first} {length}" for first, length in pairs)
-    np.testing.assert_array_equal(rle.decode(text, (4, 6)), expected.reshape(6, 4).T)
+    if fits and len(set(pixels)) == len(pixels):
+        assert np.flatnonzero(rle.decode(text, (4, 6)).ravel(order="F")).tolist() == sorted(pixels)
+    else:
+        with pytest.raises(ValueError, match="expected runs"):
+            rle.decode(text, (4, 6))
 
 
 def test_positions_run_down_the_columns_from_one() -> None:
@@ -49,7 +62,23 @@ def test_positions_run_down_the_columns_from_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1", "1 2 3", "a b", "0 2", "1 7", "6 2", "-1 2", "1 -2", "1.5 2", "\uff11 2", "99999999999999999999 1"]
+    "text",
+    [
+        "1",
+        "1 2 3",
+        "a b",
+        "0 2",
+        "1 7",
+        "6 2",
+        "1 0",
+        "1 2 2 1",
+        "3 1 1 3",
+        "-1 2",
+        "1 -2",
+        "1.5 2",
+        "\uff11 2",
+        "99999999999999999999 1",
+    ],
 )
 def test_what_is_no_mask_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):

@@ -1,17 +1,36 @@
 """What happens to a training run that lasts days: kills, full disks, disks that vanish, processes that die."""
 
+import os
 import random
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from conftest import Fork, TrainFlags, assert_equal, fork, state_of
+import pytest
+from conftest import Fork, TrainFlags, assert_equal, fork, start, state_of
 
 from utils.checkpoints import read_file
 
-SETTINGS = ["--iter=4", "--save_freq=1", "--batchSize=2", "--ema=0.9", "--augment_flip=0.5", "--keep_checkpoints=2"]
+SETTINGS = ["--iter=3", "--save_freq=1", "--batchSize=2", "--ema=0.9", "--augment_flip=0.5", "--keep_checkpoints=2"]
 SETTINGS += ["--val_fraction=0.25", "--val_freq=2", "--print_freq=1"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 30 MB, which holds one save and a part of the next."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can only be mounted by root, on Linux")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def assert_same_results(folder: Path, first: str, second: str) -> None:
@@ -51,9 +70,9 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(train_flags: Trai
         process = Fork("train.py", *train_flags(*SETTINGS, f"--name={name}"), folder=tmp_path / "printed")
         if trial % 2:
             time.sleep(chance.uniform(0, duration))
-        else:  # one of the files of one of the saves: options, 4 weights, 4 states, 2 best weights
+        else:  # one of the files of one of the saves: options, 3 weights, 3 states, 2 best weights
             seen: set[Path] = set()
-            nth = chance.randint(1, 11)
+            nth = chance.randint(1, 9)
 
             def is_writing(seen: set[Path] = seen, nth: int = nth, results: Path = results) -> bool:
                 now = unfinished(results)
@@ -72,3 +91,116 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(train_flags: Trai
         assert not unfinished(results)
         shutil.rmtree(results)
     assert while_saving >= 3
+
+
+def two_ranks(flags: list[str], folder: Path) -> list[Fork]:
+    """Two processes that train together, with no launcher that ends one when the other ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        Fork(
+            "train.py", *flags, folder=folder / f"rank{rank}", env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(2)
+    ]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_whose_partner_is_killed_ends_by_itself(killed: int, train_flags: TrainFlags, tmp_path: Path) -> None:
+    ranks = two_ranks(train_flags("--iter=100000", "--save_freq=2"), tmp_path)
+    wait_until(lambda: (tmp_path / "results" / "run" / "training_state.pth").exists(), ranks[0])
+    ranks[killed].kill()
+    left = ranks[1 - killed].wait(timeout=60)
+    assert left.returncode == 1
+    assert f"train.py [rank {1 - killed}]: expected all processes of the run to live" in left.stderr
+    assert "Traceback" not in left.stderr
+    assert state_of(tmp_path)["step"] >= 2
+
+
+def child_of(launcher: int, rank: int) -> int:
+    """Process number of a rank that a launcher started."""
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise LookupError(rank)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="child processes are found in Linux's /proc")
+def test_a_launcher_brings_a_run_back(train_flags: TrainFlags, tmp_path: Path) -> None:
+    flags = train_flags("--iter=8", "--save_freq=2", "--augment_flip=0.5", "--ema=0.9")
+    whole = [rank.wait() for rank in two_ranks([*flags, "--name=whole"], tmp_path)]
+    assert [rank.returncode for rank in whole] == [0, 0], whole
+
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1"]
+    process = start(*torchrun, "train.py", *flags, "--name=parts")
+    state = tmp_path / "results" / "parts" / "training_state.pth"
+    while process.poll() is None and not state.exists():
+        time.sleep(0.001)
+    os.kill(child_of(process.pid, rank=1), signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert re.findall(r"step (\d) of 8", output) in (["0", "2"], ["0", "4"], ["0", "6"]), output
+    assert_same_results(tmp_path, "whole", "parts")
+
+
+def test_a_launcher_never_goes_on_with_another_run(train_flags: TrainFlags, tmp_path: Path) -> None:
+    """It starts a refused run again as it does a killed one; only the same options go on."""
+    assert fork("train.py", *train_flags("--iter=2"), folder=tmp_path / "printed").returncode == 0
+    again = {"TORCHELASTIC_RESTART_COUNT": "1"}
+    other = fork("train.py", *train_flags("--iter=2", "--lr=0.5"), folder=tmp_path / "printed", env=again)
+    assert other.returncode == 1
+    assert "holds the results of a run, which this one would overwrite" in other.stderr
+    same = fork("train.py", *train_flags("--iter=2"), folder=tmp_path / "printed", env=again)
+    assert same.returncode == 0, same.stderr
+    assert "step 2 of 2" in same.stdout
+
+
+def test_a_full_disk_ends_a_run_that_goes_on_later(train_flags: TrainFlags, tmp_path: Path, small_disk: Path) -> None:
+    whole = fork("train.py", *train_flags(*SETTINGS, "--name=whole"), folder=tmp_path / "printed")
+    assert whole.returncode == 0, whole.stderr
+    flags = train_flags(*SETTINGS, f"--save_dir={small_disk}", "--name=parts")
+    full = fork("train.py", *flags, folder=tmp_path / "printed")
+    assert full.returncode == 1
+    assert "expected room and leave to write it, found none (No space left on device); what was saved" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not unfinished(small_disk / "parts")
+    shutil.copytree(small_disk / "parts", tmp_path / "results" / "parts")  # a larger disk
+    resumed = fork("train.py", *train_flags(*SETTINGS, "--name=parts", "--continue_train"), folder=tmp_path / "printed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_results(tmp_path, "whole", "parts")
+
+
+def test_a_disk_of_logs_that_is_full_costs_the_logs_only(
+    train_flags: TrainFlags, tmp_path: Path, small_disk: Path
+) -> None:
+    (small_disk / "full").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize))
+    flags = train_flags("--iter=30", "--print_freq=1", "--image_log_freq=1", f"--logs_dir={small_disk / 'logs'}")
+    done = fork("train.py", *flags, folder=tmp_path / "printed")
+    assert done.returncode == 0, done.stderr
+    assert "expected room and leave to write TensorBoard's file, found none (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state_of(tmp_path)["step"] == 30
+
+
+def test_a_results_folder_that_vanishes_ends_a_run_that_goes_on_later(train_flags: TrainFlags, tmp_path: Path) -> None:
+    whole = fork("train.py", *train_flags(*SETTINGS, "--iter=6", "--name=whole"), folder=tmp_path / "printed")
+    assert whole.returncode == 0, whole.stderr
+    process = Fork("train.py", *train_flags(*SETTINGS, "--iter=6", "--name=parts"), folder=tmp_path / "printed")
+    results = tmp_path / "results"
+    wait_until((results / "parts" / "training_state.pth").exists, process)
+    results.rename(tmp_path / "away")
+    results.write_text("no folder")
+    lost = process.wait()
+    assert lost.returncode == 1
+    assert "Traceback" not in lost.stderr
+    assert str(results) in lost.stderr
+    results.unlink()
+    (tmp_path / "away").rename(results)
+    resumed = fork(
+        "train.py", *train_flags(*SETTINGS, "--iter=6", "--name=parts", "--continue_train"), folder=tmp_path / "printed"
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_results(tmp_path, "whole", "parts")

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -55,14 +56,21 @@ class Processes:
         own = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if own.type == "cuda":
             torch.cuda.set_device(own)
-        if own.type == "cuda" and train:
-            dist.init_process_group("nccl", device_id=own)
-        elif own.type == "cpu" or not train:
-            dist.init_process_group("gloo")
-        else:
-            raise RunError(f"--device {own.type}: expected CUDA or the CPU for several processes; take --device cpu")
-        control = dist.new_group(backend="gloo", timeout=timedelta(hours=1) if train else timedelta(days=30))
+        with _others_expected():
+            if own.type == "cuda" and train:
+                dist.init_process_group("nccl", store=_store(), rank=rank, world_size=world_size, device_id=own)
+            elif own.type == "cpu" or not train:
+                dist.init_process_group("gloo", store=_store(), rank=rank, world_size=world_size)
+            else:
+                raise RunError(
+                    f"--device {own.type}: expected CUDA or the CPU for several processes; take --device cpu"
+                )
+            control = dist.new_group(backend="gloo", timeout=timedelta(hours=1) if train else timedelta(days=30))
         return cls(own, rank, world_size, control)
+
+    def others_expected(self) -> AbstractContextManager[None]:
+        """Say in a sentence, as a RunError, that another process has ended while this one counts on it."""
+        return _others_expected() if self.world_size > 1 else nullcontext()
 
     def stop(self) -> None:
         """Leave the others."""
@@ -136,3 +144,27 @@ class Processes:
         if self.world_size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
+
+
+def _store() -> dist.Store:
+    """Where the processes tell one another their addresses.
+
+    torchrun keeps its store when it starts processes again (--max_restarts), and with it the addresses of those that
+    have died; each start finds a part of its own here.
+    """
+    store, _, _ = next(dist.rendezvous("env://"))
+    return dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+@contextmanager
+def _others_expected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL's and the store's errors have a class; gloo's have its name in their text.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise RunError(
+            "expected all processes of the run to live and be reached, found one that is not; if it ended, its own "
+            f"message says why ({str(error).splitlines()[0][:200]})"
+        ) from error

@@ -42,6 +42,8 @@ class RunLog:
         self.smoothed = math.nan
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
         self._photos = 0
+        self._skipped = 0
+        self._named: set[str] = set()
         self._clock = time.perf_counter()
         self._board = EventFile(folder, start) if processes.is_main else None
         self._bar = tqdm(
@@ -86,16 +88,30 @@ class RunLog:
                     f"gradient norm {grad_norm}; nothing was saved since. Try a lower --lr, a --warmup, or --amp off"
                 )
             self.smoothed = total if math.isnan(self.smoothed) else SMOOTHING * self.smoothed + (1 - SMOOTHING) * total
+        skipped = int(self.processes.sum(torch.tensor(self._skipped)))
         step, _, extra = self._waiting[-1]
         total, fused, grad_norm = numbers.mean(0).tolist()
         now = time.perf_counter()
         speed = self._photos / (now - self._clock)
         scalars = {"loss/total": total, "loss/fused": fused, "optimizer/gradient_norm": grad_norm}
         scalars |= {f"optimizer/{name}": value for name, value in extra.items()} | {"speed/photos_per_second": speed}
+        if skipped:
+            scalars["data/photos_skipped"] = skipped
         self.scalars(step, scalars)
-        self._bar.set_postfix_str(f"loss {self.smoothed:.3f}, {speed:.3g} photos/s", refresh=False)
+        note = f", {skipped} photos skipped" if skipped else ""
+        self._bar.set_postfix_str(f"loss {self.smoothed:.3f}, {speed:.3g} photos/s{note}", refresh=False)
         self._waiting.clear()
         self.restart_clock()
+
+    def skip(self, problem: str) -> None:
+        """Note that a photo could not be used; a photo that comes again is counted again, and named once.
+
+        Every process names its own.
+        """
+        self._skipped += 1
+        if problem not in self._named:
+            self._named.add(problem)
+            self._bar.write(f"Skipped: {problem}", file=sys.stderr)
 
     def restart_clock(self) -> None:
         """Leave out of the speed what was done since the last entry."""
