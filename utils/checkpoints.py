@@ -6,8 +6,10 @@ without the "module." that DistributedDataParallel puts before each key, are rea
 plain values is ever unpickled.
 """
 
+import copy
 import hashlib
 import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +27,9 @@ Architectures = Mapping[str, Callable[[int, int], nn.Module]]
 """{name: constructor that takes the channels of the photo and the number of classes}."""
 
 FORMAT = "cloth-segmentation weights 1"
+
+MOST_CLASSES = 256
+"""Label maps are bytes; a file that claims more is damaged."""
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -78,10 +83,13 @@ def load_network(
             raise RunError(
                 f"{path}: expected {FORMAT!r}, found {content['format']!r}; it needs another version of this"
             )
-        stated = {name: content[name] for name in WeightsInfo.__dataclass_fields__ if name in content}
-        info = WeightsInfo(**{**stated, "classes": tuple(stated["classes"]), "size": tuple(stated["size"])})
+        try:
+            info = WeightsInfo.read(content)
+        except ValueError as error:
+            raise RunError(f"{path}: {error}; the file is damaged, or no weights file of ours") from error
         if info.classes != tuple(classes):
             raise RunError(f"{path}: expected the classes {', '.join(classes)}, found {', '.join(info.classes)}")
+    _check_finite(state, path)
     network = architectures[found_arch](3, found_classes)
     network.load_state_dict(state)
     return network, info
@@ -91,38 +99,102 @@ def read_file(path: Path) -> dict[str, Any]:
     """Content of a file that ``torch.save`` wrote: a dictionary of tensors and plain values.
 
     Raises:
-        RunError: the file is missing or holds anything else.
+        RunError: the file is missing, damaged, or holds anything else.
     """
+    if path.is_dir():
+        raise RunError(f"{path}: expected a weights file, found a folder")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            begin = file.read(512)
     except FileNotFoundError:
         raise RunError(f"{path}: expected a weights file, found none") from None
-    except IsADirectoryError:
-        raise RunError(f"{path}: expected a weights file, found a folder") from None
+    is_zip = begin.startswith(b"PK\x03\x04")  # as PyTorch tells its own format from the one before
+    try:
+        if is_zip:
+            _check_zip(path)
+        # Mapped, a tensor that claims more than the file holds is refused; otherwise PyTorch before 2.10 or so reads on
+        # in memory. The copy lets go of the file.
+        content = copy.deepcopy(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
     except PermissionError:
         raise
     except Exception as error:  # a broken file makes the unpickler raise nearly anything
         raise RunError(
-            f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely"
+            f"{path}: expected a file of tensors that torch.save wrote, found {_name_kind(path, begin, error)}"
         ) from error
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
     return content
 
 
+def _check_zip(path: Path) -> None:
+    """Raise BadZipFile if a part is damaged, which PyTorch does not see, or unpacks to more than is there."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        unpacked = sum(part.file_size for part in parts)
+        if unpacked > path.stat().st_size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise zipfile.BadZipFile("parts are compressed or overlap")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+
+
+def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
+    """What a file that cannot be read seems to be."""
+    if not begin:
+        return "an empty file"
+    if begin.lstrip().startswith(b"<"):
+        return "a web page, as a download gives that needs a browser; fetch the file itself"
+    if path.suffix == ".onnx":
+        return "an ONNX file, or what is named like one"
+    if isinstance(error, zipfile.BadZipFile):
+        return "one that is cut off or damaged; copy or download it again"
+    return "one that cannot be read safely"
+
+
 def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
-    """The tensors of a file's content, without the prefix that DistributedDataParallel puts before every key."""
+    """The tensors of a file's content, without the prefix that DistributedDataParallel puts before every key.
+
+    Raises:
+        RunError: it is no state dict, or has other tensors than networks have.
+    """
     state = content.get("state_dict", content)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+    ):
         raise RunError(f"{path}: expected a state dict of tensors, found {_shorten(list(content))}")
+    strange = [key for key, value in state.items() if not _is_plain(value)]
+    if strange:
+        raise RunError(f"{path}: expected dense tensors of real numbers, found others, {strange[0]} for one")
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_complex()
+    )
+
+
+def _check_finite(state: StateDict, path: Path) -> None:
+    """Raise RunError if a number is NaN or infinite; the shapes must have been checked."""
+    bad = [key for key, value in state.items() if not value.isfinite().all()]
+    if bad:
+        raise RunError(
+            f"{path}: expected finite numbers, found NaN or infinity in {len(bad)} of {len(state)} tensors, {bad[0]} "
+            "for one; the training that made them failed, or the file is damaged"
+        )
+
+
 def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tuple[str, int]:
     """(architecture, number of classes) of a state dict, by its keys and shapes."""
-    classes = len(state["outconv.bias"]) if "outconv.bias" in state and state["outconv.bias"].ndim == 1 else 0
+    bias = state.get("outconv.bias")
+    classes = len(bias) if bias is not None and bias.ndim == 1 and len(bias) <= MOST_CLASSES else 0
     problems = []
     for name, build in architectures.items():
         with torch.device("meta"):
@@ -158,7 +230,7 @@ def transplant(source: StateDict, network: nn.Module, path: Path) -> tuple[list[
         Names of the tensors that (carried over, stayed).
 
     Raises:
-        RunError: anything but the head is missing, left over or of another shape.
+        RunError: anything but the head is missing, left over, of another shape or not finite.
     """
     target = network.state_dict()
     carried = [key for key in target if not is_head(key)]
@@ -172,6 +244,7 @@ def transplant(source: StateDict, network: nn.Module, path: Path) -> tuple[list[
             f"{len(missing)} missing, {len(extra)} left over, {len(shapes)} of another shape, {key} for one; "
             "is it the other architecture (--arch)?"
         )
+    _check_finite({key: source[key] for key in carried}, path)
     network.load_state_dict({key: source[key] if key in carried else target[key] for key in target})
     return carried, [key for key in target if key not in carried]
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from utils import RunError
 from utils.devices import pick_device
@@ -146,14 +148,14 @@ class Processes:
                 dist.broadcast(buffer, src=0)
 
 
-def _store() -> dist.Store:
+def _store() -> PrefixStore:
     """Where the processes tell one another their addresses.
 
     torchrun keeps its store when it starts processes again (--max_restarts), and with it the addresses of those that
     have died; each start finds a part of its own here.
     """
-    store, _, _ = next(dist.rendezvous("env://"))
-    return dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    store, _, _ = next(rendezvous("env://"))
+    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 @contextmanager

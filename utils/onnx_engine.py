@@ -1,7 +1,7 @@
 """Networks in ONNX files, run by ONNX Runtime on the CPU. PyTorch is not imported, which saves seconds and memory."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +61,23 @@ class OnnxEngine:
                 "python export.py --checkpoint WEIGHTS.pth makes one"
             )
         self.path = path
-        self.source = stated["source_sha256"]
-        self.eight_bit = stated["eight_bit"] == "yes"
+        try:
+            self.source, self.eight_bit = stated["source_sha256"], stated["eight_bit"] == "yes"
+            self.info = WeightsInfo.read(json.loads(stated["info"]))
+            found = [[value.name, value.type] for value in (*self.session.get_inputs(), *self.session.get_outputs())]
+            if found != [[INPUT, "tensor(uint8)"], [OUTPUT, "tensor(float)"]]:
+                raise ValueError(f"found a network from and to {found}")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{path}: expected a file as export.py writes it, found one that was changed since ({error})"
+            ) from error
         self.name = "ONNX Runtime on the CPU" + (", in 8 bits" if self.eight_bit else "")
-        info = WeightsInfo(**json.loads(stated["info"]))
-        self.info = replace(info, classes=tuple(info.classes), size=(info.size[0], info.size[1]))
 
     def __call__(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB photos (N, H, W, 3) -> logits (N, C, H, W).
 
         Raises:
-            RunError: the sides are no multiples of 32.
+            RunError: the sides are no multiples of 32, or the network fails.
             MemoryError: there is too little.
         """
         height, width = photos.shape[1:3]
@@ -85,7 +91,9 @@ class OnnxEngine:
         except Exception as error:
             if "allocate" in str(error):
                 raise MemoryError(str(error)) from error
-            raise
+            raise RunError(
+                f"{self.path}: expected a network as export.py writes it, found one that fails ({error})"
+            ) from error
         return logits
 
 

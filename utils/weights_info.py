@@ -1,6 +1,9 @@
 """What weights say about themselves, whatever the format of their file."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 ONNX_SIDES = 32
 """The network halves a photo five times; in an ONNX file, the sides of what it sees are multiples of this."""
@@ -17,3 +20,34 @@ class WeightsInfo:
     std: float = 0.5
     step: int | None = None  # training steps done; None: not known
     mean_iou_clothes: float | None = None  # on validation photos, 0 to 1: in training, or as evaluate.py recorded it
+
+    @classmethod
+    def read(cls, stated: Mapping[str, Any]) -> "WeightsInfo":
+        """What a file states, whose content is not to be trusted; names that are not known are passed over.
+
+        Raises:
+            ValueError: something is missing, or is not what it should be.
+        """
+        found = {field.name: stated[field.name] for field in fields(cls) if field.name in stated}
+        sides, names, step, iou = (found.get(name) for name in ("size", "classes", "step", "mean_iou_clothes"))
+        is_right = {
+            "arch": isinstance(found.get("arch"), str),
+            "classes": isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) and bool(names),
+            "size": isinstance(sides, list | tuple) and len(sides) == 2 and all(_whole(side, 1) for side in sides),
+            "mean": _number(found.get("mean", 0.5)),
+            "std": _number(found.get("std", 0.5)) and found.get("std", 0.5) > 0,
+            "step": step is None or _whole(step, 0),
+            "mean_iou_clothes": iou is None or (_number(iou) and 0 <= iou <= 1),
+        }
+        for name, right in is_right.items():
+            if not right:
+                raise ValueError(f"expected {name} as {cls.__name__} has it, found {str(found.get(name))[:40]!r}")
+        return cls(**{**found, "classes": tuple(found["classes"]), "size": tuple(found["size"])})
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31

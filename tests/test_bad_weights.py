@@ -1,0 +1,317 @@
+"""Weights files and training states that are not what they should be, and what the scripts say of them."""
+
+import io
+import json
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ROOT, PhotoFolder, TrainFlags, fork
+from PIL import Image
+
+from data.classes import CLASSES, PALETTE
+from networks import U2NETP
+from utils.checkpoints import read_file
+from utils.onnx_engine import metadata
+from utils.weights_info import WeightsInfo
+
+BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
+
+Edit = Callable[[Path], None]
+"""Makes of a good weights file a bad one."""
+
+
+def written(content: bytes) -> Edit:
+    return lambda path: path.write_bytes(content) and None
+
+
+def changed(edit: Callable[[dict[str, Any]], object]) -> Edit:
+    """Change the content of the file, in place."""
+
+    def change(path: Path) -> None:
+        content = read_file(path)
+        edit(content)
+        torch.save(content, path)
+
+    return change
+
+
+def stated(**fields: object) -> Edit:
+    return changed(lambda content: content.update(fields))
+
+
+def tensor(key: str, edit: Callable[[torch.Tensor], object]) -> Edit:
+    return changed(lambda content: content["state_dict"].update({key: edit(content["state_dict"][key])}))
+
+
+def rewritten(edit: Callable[[dict[str, bytes]], object], compression: int = zipfile.ZIP_STORED) -> Edit:
+    """Change the parts of the zip file, whose sums are right again after that."""
+
+    def rewrite(path: Path) -> None:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        edit(parts)
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, part in parts.items():
+                archive.writestr(name, part)
+
+    return rewrite
+
+
+def beyond_the_file(parts: dict[str, bytes]) -> None:
+    """A tensor whose storage is much larger than the bytes that are there."""
+    content = io.BytesIO()
+    torch.save({"state_dict": {"x": torch.zeros(100)}}, content)
+    with zipfile.ZipFile(content) as archive:
+        good = {name: archive.read(name) for name in archive.namelist()}
+    [name] = [name for name in good if name.endswith("data.pkl")]
+    assert good[name].count(b"Kd") >= 2  # 100, as pickle writes it
+    parts.clear()
+    parts.update(good | {name: good[name].replace(b"Kd", b"J" + struct.pack("<i", 2**30))})
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def zeroed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100_000:104_096] = bytes(4096)
+    path.write_bytes(content)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def not_there(path: Path) -> None:
+    path.unlink()
+
+
+def bare(state: Callable[[], object]) -> Edit:
+    return lambda path: torch.save(state(), path)
+
+
+def onnx_file(edit: Callable[[Any], object]) -> Edit:
+    def change(path: Path) -> None:
+        model = onnx.load(BUNDLED)
+        edit(model)
+        onnx.save(model, path)
+
+    return change
+
+
+def metadata_without(model: Any, name: str) -> None:
+    kept = [entry for entry in model.metadata_props if entry.key != name]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+
+
+def metadata_with(model: Any, name: str, value: str) -> None:
+    metadata_without(model, name)
+    model.metadata_props.add(key=name, value=value)
+
+
+def info_with(**fields: object) -> str:
+    return json.dumps(asdict(WeightsInfo("u2netp", CLASSES, (64, 64), step=1)) | fields)
+
+
+def other_network(model: Any) -> None:
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    other = onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:]), ir_version=8)
+    onnx.helper.set_model_props(
+        other, metadata(WeightsInfo("u2netp", CLASSES, (64, 64), step=1), PALETTE, "0", eight_bit=False)
+    )
+    model.CopyFrom(other)
+
+
+KEY = "stage1.rebnconvin.bn_s1.bias"
+UNREADABLE = r"expected a file of tensors that torch.save wrote, found "
+MATRIX: dict[str, tuple[Edit, str]] = {
+    "not there": (not_there, r"w.pth: expected a weights file, found none"),
+    "a folder": (a_folder, r"w.pth: expected a weights file, found a folder"),
+    "empty": (written(b""), UNREADABLE + "an empty file"),
+    "a web page": (written(b"\n<!DOCTYPE html><title>Quota exceeded</title>"), UNREADABLE + "a web page"),
+    "a text": (written(b"version https://git-lfs.github.com/spec/v1"), UNREADABLE + "one that cannot be read safely"),
+    "cut off": (cut, UNREADABLE + "one that is cut off or damaged"),
+    "a page of zeros within": (zeroed, UNREADABLE + "one that is cut off or damaged"),
+    "only the first bytes of a zip": (written(b"PK\x03\x04"), UNREADABLE + "one that is cut off or damaged"),
+    "a zip of something else": (rewritten(lambda parts: parts.clear()), UNREADABLE),
+    "parts that unpack": (rewritten(lambda parts: None, zipfile.ZIP_DEFLATED), UNREADABLE + "one that is cut off"),
+    "a tensor beyond the file": (rewritten(beyond_the_file), UNREADABLE),
+    "a list": (bare(lambda: [1, 2]), r"expected a dictionary of tensors, found list"),
+    "no tensors": (bare(lambda: {"a": 1}), r"expected a state dict of tensors, found a"),
+    "numbered keys": (bare(lambda: {1: torch.zeros(1)}), r"expected a state dict of tensors, found 1"),
+    "sparse tensors": (tensor(KEY, torch.Tensor.to_sparse), rf"expected dense .*, found others, {KEY}"),
+    "complex tensors": (tensor(KEY, lambda value: value + 1j), rf"expected dense .*, found others, {KEY}"),
+    "tensors without content": (tensor(KEY, lambda value: value.to("meta")), r"expected "),
+    "a tensor of an absurd size": (
+        tensor("outconv.bias", lambda value: torch.zeros(1).expand(2**40)),
+        r"expected the weights of u2net or u2netp, found",
+    ),
+    "another network": (bare(lambda: torch.nn.Linear(2, 2).state_dict()), r"expected the weights of u2net or u2netp"),
+    "a tensor missing": (changed(lambda content: content["state_dict"].pop(KEY)), r"1 tensors missing"),
+    "another number of classes": (bare(lambda: U2NETP(3, 1).state_dict()), r"for 4 classes .* found it for 1"),
+    "NaN": (tensor(KEY, lambda value: value * torch.nan), rf"expected finite numbers, found NaN .* in 1 of .*, {KEY}"),
+    "infinity": (tensor("outconv.bias", lambda value: value + torch.inf), r"expected finite numbers"),
+    "a later format": (stated(format="cloth-segmentation weights 2"), r"it needs another version of this"),
+    "other classes": (stated(classes=("a", "b", "c", "d")), r"expected the classes background, .*, found a, b, c, d"),
+    "classes that are no texts": (stated(classes=(1, 2, 3, 4)), r"expected classes as .* found '\(1, 2, 3, 4\)'"),
+    "a size that is a text": (stated(size="big"), r"expected size as .* found 'big'"),
+    "no size": (changed(lambda content: content.pop("size")), r"expected size as .* found 'None'"),
+    "a size of nothing": (stated(size=(0, 64)), r"expected size as .* found '\(0, 64\)'"),
+    "a deviation of zero": (stated(std=0.0), r"expected std as .* found '0.0'"),
+    "a mean that is NaN": (stated(mean=float("nan")), r"expected mean as .* found 'nan'"),
+    "steps as a text": (stated(step="many"), r"expected step as .* found 'many'"),
+    "an IoU above one": (stated(mean_iou_clothes=7.0), r"expected mean_iou_clothes as .* found '7.0'"),
+    "weights that are not trained": (stated(step=0), r"expected trained weights, found initial ones"),
+}
+
+ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
+    "not there": (not_there, r"w.onnx: expected a network in an ONNX file, found no file"),
+    "empty": (written(b""), r"expected an ONNX file, found one that ONNX Runtime cannot read"),
+    "a web page": (written(b"<html>"), r"expected an ONNX file, found one that ONNX Runtime cannot read"),
+    "cut off": (written(BUNDLED.read_bytes()[:-9000]), r"expected an ONNX file, found one that ONNX Runtime cannot"),
+    "of another program": (onnx_file(lambda model: metadata_without(model, "format")), r"a file of another program"),
+    "no sum": (onnx_file(lambda model: metadata_without(model, "source_sha256")), r"changed since \('source_sha256'\)"),
+    "broken JSON": (onnx_file(lambda model: metadata_with(model, "info", "{")), r"changed since \(Expecting"),
+    "no fields": (onnx_file(lambda model: metadata_with(model, "info", "[]")), r"changed since"),
+    "a wrong size": (onnx_file(lambda model: metadata_with(model, "info", info_with(size=[5]))), r"expected size as"),
+    "other classes": (
+        onnx_file(lambda model: metadata_with(model, "info", info_with(classes=["a"]))),
+        r"expected the classes background, .*, found a",
+    ),
+    "another network": (onnx_file(other_network), r"changed since \(found a network from and to \[\['x', 'tensor"),
+}  # fmt: skip
+
+
+def segment(weights: Path, folder: Path) -> Any:
+    (folder / "in").mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "in" / "a.png")
+    flags = [f"--input={folder / 'in'}", f"--output={folder / 'out'}", "--device=cpu", f"--checkpoint={weights}"]
+    return fork("infer.py", *flags, folder=folder / "printed")
+
+
+def assert_refused(done: Any, words: str, folder: Path) -> None:
+    assert done.returncode == 1
+    assert re.search(words, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((folder / "out").glob("*")) == []
+
+
+@pytest.mark.parametrize("kind", MATRIX)
+def test_bad_weights_are_named(kind: str, weights: Path, tmp_path: Path) -> None:
+    edit, words = MATRIX[kind]
+    path = tmp_path / "w.pth"
+    path.write_bytes(weights.read_bytes())
+    edit(path)
+    assert_refused(segment(path, tmp_path), words, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ONNX_MATRIX)
+def test_bad_onnx_files_are_named(kind: str, tmp_path: Path) -> None:
+    edit, words = ONNX_MATRIX[kind]
+    path = tmp_path / "w.onnx"
+    path.touch()
+    edit(path)
+    assert_refused(segment(path, tmp_path), words, tmp_path)
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return (Path.touch, (self.path,))
+
+
+def plain_pickle(content: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+def legacy(content: object, path: Path) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+PLACES = {
+    "infer.py --checkpoint": ["infer.py", "--checkpoint={bad}", "--input={images}", "--output={out}"],
+    "infer.py --engine onnx": ["infer.py", "--checkpoint={onnx}", "--input={images}", "--output={out}"],
+    "evaluate.py --checkpoint": ["evaluate.py", "--checkpoint={bad}", "--image_folder={images}", "--df_path={csv}"],
+    "export.py --checkpoint": ["export.py", "--checkpoint={bad}", "--output={out}/w.onnx", "--photos={images}"],
+    "train.py --unet_checkpoint": ["train.py", "{train}", "--iter=1", "--unet_checkpoint={bad}"],
+    "train.py --continue_train": ["train.py", "{train}", "--iter=1", "--continue_train", "--name=stopped"],
+    "setup_model_weights.py --source": ["setup_model_weights.py", "--source={bad}", "--output={out}/w.pth"],
+    "setup_model_weights.py --average": ["setup_model_weights.py", "--average={bad},{bad}", "--output={out}/w.pth"],
+}
+
+
+@pytest.mark.parametrize("write", [torch.save, legacy, plain_pickle])
+@pytest.mark.parametrize("place", PLACES)
+def test_code_in_a_file_never_runs(
+    place: str,
+    write: Callable[[object, Path], None],
+    photo_folder: PhotoFolder,
+    train_flags: TrainFlags,
+    tmp_path: Path,
+) -> None:
+    trap = tmp_path / "it_ran"
+    stopped = tmp_path / "results" / "stopped"
+    stopped.mkdir(parents=True)
+    bad = {"bad": tmp_path / "bad.pth", "onnx": tmp_path / "bad.onnx", "state": stopped / "training_state.pth"}
+    for path in bad.values():
+        write({"state_dict": {"x": Malicious(trap)}, "arch": Malicious(trap)}, path)
+    names = bad | {"images": photo_folder.images, "csv": photo_folder.csv, "out": tmp_path / "out"}
+    words = [
+        flag for word in PLACES[place] for flag in (train_flags() if word == "{train}" else [word.format(**names)])
+    ]
+    done = fork(*words, folder=tmp_path / "printed")
+    assert done.returncode == 1
+    assert re.search(r"(bad.pth|bad.onnx|training_state.pth): expected", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not trap.exists()
+    assert list((tmp_path / "out").glob("*")) == []
+
+
+def test_the_trap_works(tmp_path: Path) -> None:
+    """What the tests above show not to happen would be seen."""
+    torch.save(Malicious(tmp_path / "it_ran"), tmp_path / "bad.pth")
+    torch.load(tmp_path / "bad.pth", weights_only=False)
+    assert (tmp_path / "it_ran").exists()
+
+
+def test_code_among_weights_that_are_looked_for_never_runs(tmp_path: Path, weights: Path) -> None:
+    import infer
+
+    torch.save({"state_dict": {"x": Malicious(tmp_path / "it_ran")}}, tmp_path / "bad.pth")
+    (tmp_path / "good.pth").write_bytes(weights.read_bytes())
+    assert infer.best_weights(tmp_path, "cpu")[0].name == "good.pth"
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_code_in_a_prepared_square_never_runs(
+    photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    flags = train_flags("--iter=4", f"--prepared_dir={tmp_path / 'squares'}")
+    assert fork("train.py", *flags, folder=tmp_path / "printed").returncode == 0
+    squares = sorted((tmp_path / "squares").rglob("*.npy"))
+    assert len(squares) == 8
+    for path in squares:
+        np.save(path, np.array([Malicious(tmp_path / "it_ran")], dtype=object))
+    again = fork("train.py", *flags, "--name=again", folder=tmp_path / "printed")
+    assert again.returncode == 0, again.stderr
+    assert not (tmp_path / "it_ran").exists()
+    states = [read_file(tmp_path / "results" / name / "training_state.pth") for name in ("run", "again")]
+    assert states[0]["weights_sha256"] == states[1]["weights_sha256"]  # squares were made anew
