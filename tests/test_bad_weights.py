@@ -129,7 +129,11 @@ def info_with(**fields: object) -> str:
 def other_network(model: Any) -> None:
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-    other = onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:]), ir_version=8)
+    other = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", value[:1], value[1:]),
+        ir_version=8,
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+    )
     onnx.helper.set_model_props(
         other, metadata(WeightsInfo("u2netp", CLASSES, (64, 64), step=1), PALETTE, "0", eight_bit=False)
     )
