@@ -485,7 +485,8 @@ def train(opt: TrainOptions, processes: Processes) -> int:
                         f"{run.folder.folder}; --continue_train goes on from here."
                     )
                     return 1
-            run.log.say(f"Done: {run.step} steps, weights in {run.folder.weights_folder}")
+            skipped = f"; photos were skipped {run.log.skipped} times" if run.log.skipped else ""
+            run.log.say(f"Done: {run.step} steps, weights in {run.folder.weights_folder}{skipped}")
             return 0
         finally:
             run.log.close()

@@ -42,6 +42,7 @@ class RunLog:
         self.smoothed = math.nan
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
         self._photos = 0
+        self.skipped = 0  # photos, by all processes, up to the last entry
         self._skipped = 0
         self._named: set[str] = set()
         self._clock = time.perf_counter()
@@ -88,17 +89,17 @@ class RunLog:
                     f"gradient norm {grad_norm}; nothing was saved since. Try a lower --lr, a --warmup, or --amp off"
                 )
             self.smoothed = total if math.isnan(self.smoothed) else SMOOTHING * self.smoothed + (1 - SMOOTHING) * total
-        skipped = int(self.processes.sum(torch.tensor(self._skipped)))
+        self.skipped = int(self.processes.sum(torch.tensor(self._skipped)))
         step, _, extra = self._waiting[-1]
         total, fused, grad_norm = numbers.mean(0).tolist()
         now = time.perf_counter()
         speed = self._photos / (now - self._clock)
         scalars = {"loss/total": total, "loss/fused": fused, "optimizer/gradient_norm": grad_norm}
         scalars |= {f"optimizer/{name}": value for name, value in extra.items()} | {"speed/photos_per_second": speed}
-        if skipped:
-            scalars["data/photos_skipped"] = skipped
+        if self.skipped:
+            scalars["data/photos_skipped"] = self.skipped
         self.scalars(step, scalars)
-        note = f", {skipped} photos skipped" if skipped else ""
+        note = f", {self.skipped} skipped" if self.skipped else ""
         self._bar.set_postfix_str(f"loss {self.smoothed:.3f}, {speed:.3g} photos/s{note}", refresh=False)
         self._waiting.clear()
         self.restart_clock()
