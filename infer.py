@@ -479,14 +479,14 @@ def segment_photos(
 
 
 def write_report(path: Path, problems: Sequence[Problem]) -> None:
-    """Write what failed, and why, as CSV. Names keep their bytes, whatever they are."""
+    """Write what failed, and why, as CSV, in order of the names, which keep their bytes whatever they are."""
     with (
         atomic_path(path) as part,
         part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(("photo", "problem"))
-        writer.writerows(problems)
+        writer.writerows(sorted(problems))
 
 
 def join(device: str) -> "Processes | None":
@@ -500,20 +500,21 @@ def join(device: str) -> "Processes | None":
 
 def finish(opt: InferOptions, processes: "Processes | None", problems: list[Problem]) -> list[Problem]:
     """The problems of all processes, which rank 0 writes as a report if one is asked for. Raises RunError."""
-    lost: RuntimeError | None = None
+    lost: RunError | None = None
     if processes:
         # The launcher ends all processes once one has left, and passes on the Ctrl-C that they have had already.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         try:
-            problems = [problem for share in processes.gather(problems) for problem in share]
-        except RuntimeError as error:
-            lost = error
+            with processes.others_expected():
+                problems = [problem for share in processes.gather(problems) for problem in share]
+        except RunError as error:
+            lost = error  # this process's own are reported nevertheless
     if opt.report and (not processes or processes.is_main):
         with blame(f"--report {opt.report}: expected a file that can be written", OSError):
             write_report(Path(opt.report), problems)
     if lost:
-        raise RunError("expected all processes to tell of their photos, found that one has gone") from lost
+        raise lost
     return problems
 
 

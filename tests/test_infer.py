@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -407,6 +408,33 @@ def test_a_run_that_is_stopped_goes_on(tmp_path: Path, weights: Path, number: si
     assert done.returncode == 1  # for what failed before is tried again
     assert f"3 masks and overlays in {tmp_path / 'out'}, {len(before) // 2} photos done before, 1 failed" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does it")
+def test_processes_that_are_stopped_report_together(tmp_path: Path, weights: Path) -> None:
+    photo(tmp_path / "a.png", (64, 48))
+    (tmp_path / "in").mkdir()
+    for name in range(4):
+        (tmp_path / "in" / f"000{name}.txt").write_text("not a photo")
+    for name in range(1000, 2000):
+        (tmp_path / "in" / f"{name}.png").symlink_to(tmp_path / "a.png")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    arguments = ["infer.py", *flags(tmp_path, weights, f"--report={tmp_path / 'report.csv'}")]
+    both = [Fork(*arguments, folder=tmp_path / rank, env=launcher | {"RANK": rank}) for rank in "01"]
+    while not {"1004.png", "1005.png"} <= {path.name for path in (tmp_path / "out").glob("*")}:
+        assert all(each.process.is_alive() for each in both)
+        time.sleep(0.01)
+    for each in both:
+        os.kill(each.process.pid, signal.SIGTERM)
+    for rank, each in enumerate(both):
+        done = each.wait()
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+        assert done.stderr.endswith(f"infer.py [rank {rank}]: interrupted\n")
+    assert failed(tmp_path / "report.csv") == {"0000.txt", "0001.txt", "0002.txt", "0003.txt"}
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_what_is_there_is_left_alone_on_request(
