@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,6 +166,20 @@ def _be_script(words: list[str], files: tuple[Path, Path], env: dict[str, str]) 
 def fork(*arguments: object, folder: Path, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     """Run a script to its end, as ``python`` does, but in a tenth of the time."""
     return Fork(*arguments, folder=folder, env=env).wait()
+
+
+def two_ranks(flags: list[str], folder: Path) -> list[Fork]:
+    """Two processes that train together, with no launcher that ends one when the other ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        Fork(
+            "train.py", *flags, folder=folder / f"rank{rank}", env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(2)
+    ]
 
 
 TrainFlags = Callable[..., list[str]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PhotoFolder, TrainFlags, assert_equal, fork, state_of
+from conftest import PhotoFolder, TrainFlags, assert_equal, fork, state_of, two_ranks
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -183,6 +183,22 @@ def test_a_photo_that_breaks_later_is_skipped_named_and_counted(
     assert stopped.returncode == 1
     assert re.search(r"train.py: .*001.png: expected a picture", stopped.stderr)
     assert "Traceback" not in stopped.stderr
+
+
+def test_all_processes_do_the_same_steps_whatever_is_skipped(
+    photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    (photo_folder.images / "000.png").unlink()
+    break_when_decoded(photo_folder.images / "001.png")
+    flags = train_flags("--iter=4", "--print_freq=4", "--val_fraction=0.4", "--val_freq=2")
+    ranks = [rank.wait() for rank in two_ranks(flags, tmp_path)]
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
+    assert "1 photos that are not there: 000.png" in ranks[0].stderr
+    assert "1 photos that are not there" not in ranks[1].stderr  # one looks and speaks for both
+    assert any(re.search(r"Skipped: .*001.png: expected a picture", rank.stderr) for rank in ranks)
+    state = state_of(tmp_path)
+    assert (state["step"], state["draws"]) == (4, 16)
+    assert len(set(state["weights_sha256"])) == 1
 
 
 def test_a_disk_of_photos_that_vanishes_ends_the_run(

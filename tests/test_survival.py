@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Fork, TrainFlags, assert_equal, fork, start, state_of
+from conftest import Fork, TrainFlags, assert_equal, fork, start, state_of, two_ranks
 
 from utils.checkpoints import read_file
 
@@ -91,20 +90,6 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(train_flags: Trai
         assert not unfinished(results)
         shutil.rmtree(results)
     assert while_saving >= 3
-
-
-def two_ranks(flags: list[str], folder: Path) -> list[Fork]:
-    """Two processes that train together, with no launcher that ends one when the other ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        Fork(
-            "train.py", *flags, folder=folder / f"rank{rank}", env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        )
-        for rank in range(2)
-    ]
 
 
 @pytest.mark.parametrize("killed", [0, 1])

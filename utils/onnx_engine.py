@@ -41,20 +41,22 @@ class OnnxEngine:
                 f"python export.py --checkpoint {path.with_suffix('.pth')} makes one"
             )
         settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3  # errors only
+        settings.log_severity_level = 4  # what fails is raised as well, and said in a sentence
         # A planned layout of all tensors of a size takes 1.1 GB more at 768 x 768 than tensors that come and go.
         settings.enable_mem_pattern = False
         settings.intra_op_num_threads = cpu_threads()
         return_large_blocks()
         try:
-            self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(
+                path, settings, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            stated = self.session.get_modelmeta().custom_metadata_map
         except Exception as error:  # its errors have no common class
             raise RunError(
                 f"{path}: expected an ONNX file, found one that ONNX Runtime cannot read; "
                 "python export.py --checkpoint WEIGHTS.pth makes one"
             ) from error
         return_free_memory()  # glibc keeps as much as the weights take
-        stated = self.session.get_modelmeta().custom_metadata_map
         if stated.get("format") != FORMAT:
             raise RunError(
                 f"{path}: expected {FORMAT!r}, found {stated.get('format') or 'a file of another program'}; "
