@@ -450,6 +450,8 @@ def test_what_is_there_is_left_alone_on_request(
     assert "1 masks in" in (said := capsys.readouterr().out)
     assert "2 photos done before" in said
     assert (tmp_path / "out" / "a.jpg.png").read_text() == "left alone"
+    assert infer.main(flags(tmp_path, weights)) == 0  # not asked for
+    assert list(masks(tmp_path)) == ["a.jpg.png", "a.png.png", "b.png"]
     # Where nothing is left to do, no weights are looked for; an output more is something to do.
     assert infer.main(flags(tmp_path, tmp_path / "absent.pth", "--skip_existing")) == 0
     with pytest.raises(RunError, match=r"absent.pth: expected a weights file"):
@@ -466,9 +468,14 @@ def test_a_report_that_cannot_be_written_is_said_at_once(tmp_path: Path, weights
 
 def test_weights_that_give_nan_are_named(tmp_path: Path) -> None:
     photo(tmp_path / "in" / "a.png")
-    state = U2NETP(3, 4).state_dict()
-    for broken, found in ((float("nan"), "NaN"), (float("inf"), "infinity")):
-        state["outconv.bias"][1] = broken
+    # All of them finite, or the file would be refused.
+    for found, values in {
+        "NaN": {"stage1.rebnconvin.bn_s1.running_var": -1.0},
+        "infinity": {"outconv.weight": 1e37} | {f"side{number}.bias": 1e3 for number in range(1, 7)},
+    }.items():
+        state = U2NETP(3, 4).state_dict()
+        for key, value in values.items():
+            state[key].fill_(value)
         save_weights(tmp_path / "w.pth", state, WeightsInfo("u2netp", CLASSES, (64, 64), step=1))
         with pytest.raises(RunError, match=f"w.pth: expected finite logits, found {found}; the weights are damaged"):
             infer.main(flags(tmp_path, tmp_path / "w.pth"))
@@ -480,9 +487,11 @@ def test_names_are_told_where_nothing_but_ascii_can_be_written(tmp_path: Path) -
     (tmp_path / "in" / "\N{DRESS}.jpg").write_text("not a photo")
     bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = python("infer.py", *flags(tmp_path, bundled), env=ascii_only)
+    output = tmp_path / "out \N{DRESS}"
+    done = python("infer.py", *flags(tmp_path, bundled, f"--output={output}"), env=ascii_only)
     assert done.returncode == 1
     assert re.search(r"Failed: \S*\\\S*\.jpg: expected a picture", done.stderr)
+    assert re.search(r"0 masks in \S*out \\\S*, 1 failed", done.stdout)
     assert "Traceback" not in done.stderr
 
 
