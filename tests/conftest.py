@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -111,6 +112,10 @@ def run(*arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None)
 
 
 def python(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end; a script of ours, where no environment is asked for, as ``fork`` does."""
+    if str(arguments[0]).endswith(".py") and env is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return fork(*arguments, folder=Path(folder))
     return run(sys.executable, *arguments, env=env)
 
 

@@ -16,8 +16,8 @@ from conftest import Fork, TrainFlags, assert_equal, fork, start, state_of, two_
 
 from utils.checkpoints import read_file
 
-SETTINGS = ["--iter=3", "--save_freq=1", "--batchSize=2", "--ema=0.9", "--augment_flip=0.5", "--keep_checkpoints=2"]
-SETTINGS += ["--val_fraction=0.25", "--val_freq=2", "--print_freq=1"]
+SETTINGS = ["--iter=3", "--save_freq=1", "--batchSize=1", "--augment_flip=0.5", "--augment_color=0.2"]
+SETTINGS += ["--keep_checkpoints=2", "--val_fraction=0.25", "--val_freq=2", "--print_freq=1"]
 
 
 @pytest.fixture
