@@ -1,0 +1,223 @@
+"""Servers, networks and disks that fail, and what is said of them: real downloads from a server on this computer."""
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import python
+
+from utils import RunError
+from utils.downloads import Download, fetch
+
+CONTENT = bytes(range(256)) * 3000
+CUT = 600_000
+KEPT = 2**19  # gdown writes blocks of this size
+TIMEOUT = 0.4
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as its ``behave`` says; ``asked`` has each request's path and Range."""
+
+    daemon_threads = True
+    behave: "Callable[[Handler], object]"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str | None]] = []
+
+    def address(self, path: str = "/w.pth") -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that leaves early
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers["Range"]))
+        self.server.behave(self)
+
+    @property
+    def times(self) -> int:
+        """How many requests there were, this one included."""
+        return len(self.server.asked)
+
+    def answer(self, code: int, length: int | None, body: bytes = b"", **headers: str) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def offer(*addresses: str) -> Download:
+    return Download("w.pth", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), addresses)
+
+
+def failure(download: Download, path: Path) -> str:
+    with pytest.raises(RunError) as error:
+        fetch(download, path, timeout=TIMEOUT)
+    return str(error.value)
+
+
+def whole(request: Handler) -> None:
+    request.answer(200, len(CONTENT), CONTENT)
+
+
+def cut(request: Handler) -> None:
+    request.answer(200, len(CONTENT), CONTENT[:CUT])
+
+
+def goes_on(request: Handler) -> None:
+    """Cut in the middle at first, then from where it was cut."""
+    if request.headers["Range"] is None:
+        cut(request)
+    else:
+        begin = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        size = len(CONTENT)
+        request.answer(206, size - begin, CONTENT[begin:], Content_Range=f"bytes {begin}-{size - 1}/{size}")
+
+
+def never_goes_on(request: Handler) -> None:
+    """Cut in the middle at first; all of it is sent again whatever is asked for."""
+    cut(request) if request.times == 1 else whole(request)
+
+
+def forever(request: Handler) -> None:
+    request.answer(200, None)
+    while True:
+        request.wfile.write(bytes(2**16))
+
+
+PAGE = b"<!DOCTYPE html><title>Quota exceeded</title>"
+
+ENDS_WELL: dict[str, tuple[Callable[[Handler], object], list[tuple[str, str | None]]]] = {
+    "of no announced length": (lambda r: r.answer(200, None, CONTENT), [("/w.pth", None)]),
+    "cut, goes on": (goes_on, [("/w.pth", None), ("/w.pth", f"bytes={KEPT}-")]),
+    "cut, starts again": (never_goes_on, [("/w.pth", None), ("/w.pth", f"bytes={KEPT}-"), ("/w.pth", None)]),
+    "busy at first": (lambda r: r.answer(503, 0) if r.times == 1 else whole(r), [("/w.pth", None)] * 2),
+    "moved": (
+        lambda r: r.answer(302, 0, Location="/there") if r.path != "/there" else whole(r),
+        [("/w.pth", None), ("/there", None)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS_WELL)
+def test_a_download_that_ends_well(kind: str, server: Server, tmp_path: Path) -> None:
+    server.behave, asked = ENDS_WELL[kind]
+    path = tmp_path / "new" / "w.pth"
+    fetch(offer(server.address()), path, timeout=5)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == asked
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == path.parent.stat().st_mode & 0o666  # as any new file
+
+
+ENDS_BADLY: dict[str, tuple[Callable[[Handler], object], str, int]] = {
+    "no such file": (lambda r: r.answer(404, 0), "404 Client Error", 1),
+    "busy all the time": (lambda r: r.answer(503, 0), "503 Server Error", 3),
+    "another file": (
+        lambda r: r.answer(200, len(CONTENT), CONTENT[::-1]),
+        f"expected sha256 {hashlib.sha256(CONTENT).hexdigest()}, found sha256 "
+        f"{hashlib.sha256(CONTENT[::-1]).hexdigest()}, in 768,000 bytes",
+        1,
+    ),
+    "a web page": (
+        lambda r: r.answer(200, len(PAGE), PAGE),
+        "found a web page, which a browser may get past, in 44",
+        1,
+    ),
+    "nothing": (lambda r: r.answer(200, 0), "in 0 bytes", 1),
+    "cut every time": (cut, "expected 768,000 bytes, found that it breaks off at 524,288", 6),
+    "more than the file": (lambda r: r.answer(200, 2 * len(CONTENT), 2 * CONTENT), "768,000 bytes, found more", 1),
+    "without an end": (forever, "expected 768,000 bytes, found more", 1),
+    "moved in a circle": (lambda r: r.answer(302, 0, Location="/w.pth"), "Exceeded 30 redirects", 31),
+    "silent": (lambda r: time.sleep(3 * TIMEOUT), f"Read timed out. (read timeout={TIMEOUT})", 3),
+    "no HTTP": (lambda r: r.wfile.write(b"220 mail.example ESMTP\r\n"), "Connection aborted", 3),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS_BADLY)
+def test_a_download_that_fails_is_named(kind: str, server: Server, tmp_path: Path) -> None:
+    """A file that is there stays, nothing is left beside it, and each address is said with what it gave."""
+    server.behave, words, times = ENDS_BADLY[kind]
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"what was here")
+    message = failure(offer(server.address()), path)
+    assert f"\n  {server.address()}\n    " in message
+    assert words in message.splitlines()[2]
+    assert len(message.splitlines()) == 4
+    assert f"By hand: open an address in a browser, save the file as {path} (768,000 bytes, sha256 " in message
+    assert len(server.asked) == times
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"what was here"
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/w.pth"
+    message = failure(offer(address), tmp_path / "w.pth")
+    assert "Connection refused" in message.splitlines()[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_larger_than_the_disk_is_not_begun(server: Server, tmp_path: Path) -> None:
+    message = failure(Download("w.pth", 2**60, "0", (server.address(),)), tmp_path / "w.pth")
+    assert "w.pth: expected 1152921504606.8 MB of room on its disk, found " in message
+    assert server.asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from utils import RunError
+from utils.downloads import Download, fetch
+address, total, size, path = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    fetch(Download("w.pth", int(size), total, (address, address)), Path(path))
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_up_is_said_and_no_other_address_tried(server: Server, tmp_path: Path) -> None:
+    server.behave = whole
+    total = hashlib.sha256(CONTENT).hexdigest()
+    done = python("-c", LIMITED, server.address(), total, len(CONTENT), tmp_path / "w.pth")
+    assert "w.pth: expected room and leave to write it, found none (File too large)" in done.stdout, done.stderr
+    assert len(server.asked) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_download(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    offered = offer(server.address())
+    assert "folder: expected the name of a file to write, found a folder" in failure(offered, tmp_path / "folder")
+    assert "expected room and leave to write it, found none (" in failure(offered, tmp_path / "file" / "w.pth")
+    assert server.asked == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
