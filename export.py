@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from data import DataError
 from data.classes import PALETTE
+from data.photo_folder import list_photos
 from data.photos import Size
-from infer import TRAINED, Segmenter, best_weights, load, visible_files
+from infer import TRAINED, Segmenter, best_weights, load
 from networks import fold_batch_norm
 from options import ExportOptions, describe, parse
 from utils import RunError
@@ -51,7 +52,7 @@ def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArr
     """
     if not folder.is_dir():
         raise RunError(f"--photos {folder}: expected a folder of photos, found none of that name")
-    files = visible_files(folder)
+    files = list_photos(folder).files
     photos = []
     for number in np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int):
         try:

@@ -28,7 +28,6 @@ from tqdm import tqdm
 from data import DataError
 from data.classes import CLASSES, PALETTE
 from data.photo_folder import Problem, list_photos, mask_paths
-from data.photo_folder import visible_files as visible_files  # for export.py
 from data.photos import Photo, Size, load_photo, read_photo, squash_photo
 from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from data import DataError, rle
 from data.annotations import Annotations
 from data.faults import Fault
-from data.photos import Size, stored_sizes
+from data.photos import another_size
 
 READERS = 8
 """Threads that open photos: on a network disk, most of the time goes into waiting."""
@@ -27,40 +27,29 @@ def check_photos(annotations: Annotations, image_folder: Path) -> list[Fault]:
         raise DataError(f"{image_folder}: expected the folder of the photos, found none")
     faults: list[Fault] = []
     with ThreadPoolExecutor(READERS) as pool:
-        sizes = pool.map(lambda name: _size_or_problem(image_folder / name), annotations.names.tolist())
-        numbers = tqdm(range(len(annotations)), "check", unit="photo", leave=False, dynamic_ncols=True)
-        for number, found in zip(numbers, sizes, strict=True):
-            faults += _photo_faults(annotations, number, found)
+        photos = pool.map(lambda number: _photo_faults(annotations, number, image_folder), range(len(annotations)))
+        progress = tqdm(photos, "check", total=len(annotations), unit="photo", leave=False, dynamic_ncols=True)
+        for number, found in enumerate(progress):
+            faults += found
             faults += _mask_faults(annotations, number)
     return faults
 
 
-def _size_or_problem(path: Path) -> tuple[Size, Size] | str:
-    if not path.is_file():
-        return ""
-    try:
-        return stored_sizes(path)
-    except (DataError, OSError) as error:
-        return str(error)
-
-
-def _photo_faults(annotations: Annotations, number: int, found: tuple[Size, Size] | str) -> Iterator[Fault]:
+def _photo_faults(annotations: Annotations, number: int, image_folder: Path) -> list[Fault]:
     name = str(annotations.names[number])
-    if found == "":
-        yield Fault("photos that are not there", name, name)
-    elif isinstance(found, str):
-        yield Fault("photos that cannot be opened", name, found)
-    else:
-        wanted = int(annotations.widths[number]), int(annotations.heights[number])
-        if wanted in found:
-            return
-        swapped = ", Width and Height swapped" if wanted[::-1] in found else ""
-        yield Fault(
-            "photos of another size than the rows say",
-            name,
-            f"{name}: expected {wanted[0]} x {wanted[1]} (Width x Height), found {found[1][0]} x {found[1][1]}"
-            + swapped,
-        )
+    wanted = int(annotations.widths[number]), int(annotations.heights[number])
+    path = image_folder / name
+    if not path.is_file():
+        return [Fault("photos that are not there", name, name)]
+    try:
+        found = another_size(path, wanted)
+    except (DataError, OSError, MemoryError) as error:
+        return [Fault("photos that cannot be opened", name, str(error))]
+    if found is None:
+        return []
+    swapped = ", Height and Width swapped" if found == wanted[::-1] else ""
+    text = f"{name}: expected {wanted[0]} x {wanted[1]} (Width x Height), found {found[0]} x {found[1]}{swapped}"
+    return [Fault("photos of another size than the rows say", name, text)]
 
 
 def _mask_faults(annotations: Annotations, number: int) -> Iterator[Fault]:

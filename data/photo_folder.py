@@ -51,11 +51,6 @@ def list_photos(source: Path, output: Path | None = None) -> Listing:
     return listing
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """All files of a folder and its sub-folders but hidden ones, in order."""
-    return list_photos(folder).files
-
-
 _OTHERS = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 """What is no file, and would be waited for if it were opened."""
 

@@ -109,15 +109,16 @@ def _frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def stored_sizes(path: Path) -> tuple[Size, Size]:
-    """(size as stored, size when upright) of a photo, from its header alone. Errors are those of ``load_photo``."""
-    try:
-        with Image.open(path) as image:
-            return image.size, image.size[::-1] if _turn(image) in _TRANSPOSED else image.size
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: expected a picture, found none that can be opened ({error})") from error
+def another_size(path: Path, wanted: Size) -> Size | None:
+    """The upright size of a photo that has ``wanted`` neither as stored nor upright, from its header; None if it has.
+
+    Errors are those of ``load_photo``.
+    """
+    with _said(path), Image.open(path) as image:
+        if image.size == wanted:
+            return None
+        upright = image.size[::-1] if _turn(image) in _TRANSPOSED else image.size
+        return None if upright == wanted else upright
 
 
 def squash_photo(photo: Image.Image, size: Size | None) -> Image.Image:

@@ -113,7 +113,7 @@ MATRIX = {
     "photo is a folder": (a_folder, r"1 photos that are not there: 002.png"),
     "photo is a link to itself": (loops, r"1 photos that are not there: 002.png"),
     "photo of another size": (resized((61, 80)), r"002.png: expected 60 x 80 \(Width x Height\), found 61 x 80"),
-    "Height and Width swapped": (resized((80, 60)), r"002.png: .*found 80 x 60, Width and Height swapped"),
+    "Height and Width swapped": (resized((80, 60)), r"002.png: .*found 80 x 60, Height and Width swapped"),
 }  # fmt: skip
 
 
