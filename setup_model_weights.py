@@ -19,7 +19,7 @@ from options import SetupOptions, parse
 from options.base_options import SURGERY_WEIGHTS
 from utils import RunError
 from utils.checkpoints import load_network, mean_state, read_file, save_weights, state_dict_of, transplant
-from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, fetch
+from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, NoAddressError, fetch
 from utils.script import run_script
 from utils.weights_info import WeightsInfo
 
@@ -71,12 +71,16 @@ def average(opt: SetupOptions) -> None:
 def _fetch(download: Download, path: Path, address: str, more: str = "") -> None:
     try:
         fetch(download, path, first=address)
-    except RunError as error:
+    except NoAddressError as error:
         raise RunError(f"{error}\n{more}--address URL tries another address.") from error
+    except RunError as error:
+        raise RunError(f"{error} (--output FILE)") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(SetupOptions, argv)
+    if opt.output and Path(opt.output).is_dir():  # before a long download
+        raise RunError(f"--output {opt.output}: expected the name of a file to write, found a folder")
     if opt.average:
         average(opt)
     elif opt.released:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from data.classes import LABEL_SETS
 from networks import ARCHITECTURES, U2NET, U2NETP
 from utils import RunError
 from utils.checkpoints import load_network, read_file, save_weights
+from utils.downloads import ORIGINAL_WEIGHTS
 from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
@@ -54,6 +56,42 @@ def test_a_missing_source_is_said(tmp_path: Path) -> None:
 def test_the_original_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert setup_model_weights.main(["--arch=u2netp", f"--source={REAL}", f"--output={tmp_path / 'out.pth'}"]) == 0
     assert "784 of 798" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--arch=u2netp"], ["--released"], ["--average=a.pth,b.pth"]])
+def test_an_output_that_is_a_folder_is_said_first(flags: list[str], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"--output .*: expected the name of a file to write, found a folder"):
+        setup_model_weights.main([*flags, f"--output={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", [["--arch=u2netp"], ["--released"]])
+def test_an_output_that_cannot_be_written_is_said_before_the_download(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"expected room and leave to write it, found none .* \(--output FILE\)$"):
+        setup_model_weights.main([*flags, "--address=nowhere", f"--output={tmp_path / 'file' / 'out.pth'}"])
+    assert "Downloading" not in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_leaves_nothing_half_written(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "file").touch()
+    flags = ["--arch=u2netp", f"--source={weights}"]
+    for output in (tmp_path / "file" / "out.pth", tmp_path / ("o" * 300)):
+        with pytest.raises((RunError, OSError), match=r"room and leave to write it|File name too long"):
+            setup_model_weights.main([*flags, f"--output={output}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_flags_that_help_where_no_address_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ORIGINAL_WEIGHTS, "u2netp", replace(ORIGINAL_WEIGHTS["u2netp"], addresses=()))
+    with pytest.raises(RunError) as error:
+        setup_model_weights.main(["--arch=u2netp", "--address=nowhere", f"--output={tmp_path / 'out.pth'}"])
+    assert "\n  nowhere\n    Invalid URL 'nowhere'" in str(error.value)
+    assert f"save the file as {tmp_path / 'u2netp.pth'} (4,683,258 bytes" in str(error.value)
+    assert str(error.value).endswith("--source FILE takes one that is elsewhere, --address URL tries another address.")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_can_be_averaged(tmp_path: Path) -> None:
