@@ -87,6 +87,23 @@ def test_other_numbers_of_classes_and_other_networks_are_named(tmp_path: Path) -
         load(other)
 
 
+def test_all_kinds_of_tensors_and_plain_values_come_back(tmp_path: Path) -> None:
+    kinds = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
+    kinds += [torch.int8, torch.uint8, torch.bool]
+    tensors = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
+    tensors |= {"parameter": torch.nn.Parameter(torch.ones(2)), "none": torch.zeros(0), "slice": torch.arange(9)[3:5]}
+    content = {"tensors": tensors, "plain": [1, 2**70, -0.5, float("inf"), None, True, "text", (1, (2, {"a": []}))]}
+    for name, is_zip in (("new", True), ("legacy", False)):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+        found = read_file(tmp_path / name)
+        (tmp_path / name).write_bytes(bytes(100_000))  # what was read does not hang on the file
+        assert found["plain"] == content["plain"]
+        assert list(found["tensors"]) == list(tensors)
+        for key, value in tensors.items():
+            assert found["tensors"][key].dtype == value.dtype
+            assert torch.equal(found["tensors"][key], value)
+
+
 class Malicious:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (Path.touch, (Path("pwned"),))

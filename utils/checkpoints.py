@@ -8,12 +8,13 @@ plain values is ever unpickled.
 
 import copy
 import hashlib
+import pickletools
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,16 @@ FORMAT = "cloth-segmentation weights 1"
 
 MOST_CLASSES = 256
 """Label maps are bytes; a file that claims more is damaged."""
+
+KNOWN_NAMES = {
+    "collections OrderedDict",
+    "torch Size",
+    "torch._utils _rebuild_parameter",
+    "torch._utils _rebuild_tensor_v2",
+    *(f"torch {kind}Storage" for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long")),
+    *(f"torch {kind}Storage" for kind in ("Half", "BFloat16", "Float", "Double")),
+}
+"""What pickled tensors ask for. PyTorch allows more, some of which takes any amount of memory."""
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -112,10 +123,18 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if is_zip:
             _check_zip(path)
+        strange = _strange_names(path, is_zip)
+        if strange:
+            raise RunError(
+                f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely, "
+                f"since it asks for {strange[0]}; if it is yours, save network.state_dict() instead"
+            )
         # Mapped, a tensor that claims more than the file holds is refused; otherwise PyTorch before 2.10 or so reads on
         # in memory. The copy lets go of the file.
-        content = copy.deepcopy(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
-    except PermissionError:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        if is_zip:
+            content = copy.deepcopy(content)
+    except (PermissionError, RunError):
         raise
     except Exception as error:  # a broken file makes the unpickler raise nearly anything
         raise RunError(
@@ -131,11 +150,31 @@ def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         unpacked = sum(part.file_size for part in parts)
-        if unpacked > path.stat().st_size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise zipfile.BadZipFile("parts are compressed or overlap")
+        twice = len(parts) - len({part.filename for part in parts})
+        if twice or unpacked > path.stat().st_size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise zipfile.BadZipFile("parts are compressed, overlap or share a name")
         damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(damaged)
+
+
+def _strange_names(path: Path, is_zip: bool) -> list[str]:
+    """Functions and classes that a file asks for and tensors do not need; nothing is unpickled to tell."""
+    if not is_zip:
+        with path.open("rb") as file:
+            return [name for _ in range(5) for name in _names(file)]  # one after another, before the numbers
+    with zipfile.ZipFile(path) as archive:
+        return [
+            name for part in archive.namelist() if part.endswith("/data.pkl") for name in _names(archive.open(part))
+        ]
+
+
+def _names(pickled: IO[bytes]) -> list[str]:
+    """Those of one pickle."""
+    asked = [
+        argument for code, argument, _ in pickletools.genops(pickled) if code.name in ("GLOBAL", "INST", "STACK_GLOBAL")
+    ]
+    return [str(name or "code") for name in asked if name not in KNOWN_NAMES]
 
 
 def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
@@ -144,8 +183,8 @@ def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
         return "an empty file"
     if begin.lstrip().startswith(b"<"):
         return "a web page, as a download gives that needs a browser; fetch the file itself"
-    if path.suffix == ".onnx":
-        return "an ONNX file, or what is named like one"
+    if path.suffix == ".onnx" or begin.startswith(b"\x08"):  # its first field, the version
+        return "an ONNX file, or what looks like one; the names of ONNX files end in .onnx"
     if isinstance(error, zipfile.BadZipFile):
         return "one that is cut off or damaged; copy or download it again"
     return "one that cannot be read safely"
@@ -155,7 +194,7 @@ def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
     """The tensors of a file's content, without the prefix that DistributedDataParallel puts before every key.
 
     Raises:
-        RunError: it is no state dict, or has other tensors than networks have.
+        RunError: it is no state dict, or has tensors that claim more numbers than the file holds.
     """
     state = content.get("state_dict", content)
     if (
@@ -164,21 +203,12 @@ def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
         or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
     ):
         raise RunError(f"{path}: expected a state dict of tensors, found {_shorten(list(content))}")
-    strange = [key for key, value in state.items() if not _is_plain(value)]
-    if strange:
-        raise RunError(f"{path}: expected dense tensors of real numbers, found others, {strange[0]} for one")
+    hollow = [key for key, value in state.items() if value.nbytes > value.untyped_storage().nbytes()]
+    if hollow:
+        raise RunError(f"{path}: expected dense tensors, found that one number stands for many in {hollow[0]}")
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and not tensor.is_quantized
-        and not tensor.is_complex()
-    )
 
 
 def _check_finite(state: StateDict, path: Path) -> None:
