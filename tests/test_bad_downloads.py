@@ -1,19 +1,23 @@
 """Servers, networks and disks that fail, and what is said of them: real downloads from a server on this computer."""
 
 import hashlib
+import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import certifi
 import pytest
 from conftest import python
 
 from utils import RunError
-from utils.downloads import Download, fetch
+from utils.downloads import ORIGINAL_WEIGHTS, Download, fetch
 
 CONTENT = bytes(range(256)) * 3000
 CUT = 600_000
@@ -26,6 +30,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     behave: "Callable[[Handler], object]"
+    tls: ssl.SSLContext
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -44,6 +49,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers["Range"]))
         self.server.behave(self)
+
+    def do_CONNECT(self) -> None:
+        """Be a proxy that answers in the name of each host, by HTTPS."""
+        self.answer(200, None)
+        Handler(self.server.tls.wrap_socket(self.connection, server_side=True), self.client_address, self.server)
 
     @property
     def times(self) -> int:
@@ -201,6 +211,72 @@ def test_a_line_that_breaks_often_gets_there(server: Server, tmp_path: Path) -> 
     assert path.read_bytes() == content
     begins = [int(asked.removeprefix("bytes=").removesuffix("-")) for _, asked in server.asked if asked]
     assert begins == [3 * KEPT, 6 * KEPT, 9 * KEPT, 12 * KEPT]
+
+
+@pytest.fixture
+def drive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that stands in for Google Drive."""
+    if not shutil.which("openssl"):
+        pytest.skip("a certificate is made by openssl, which is not here")
+    home, key, certificate = tmp_path / "home", tmp_path / "home" / "key", tmp_path / "home" / "certificate"
+    home.mkdir()
+    names = "subjectAltName=DNS:drive.google.com,DNS:drive.usercontent.google.com"
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key]
+    request = ["openssl", "req", "-x509", *new_key, "-out", certificate, "-subj", "/CN=drive", "-addext", names]
+    subprocess.run(request, check=True, capture_output=True)
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.tls.load_cert_chain(certificate, key)
+    monkeypatch.setattr(sys.modules["gdown.download"], "DEFAULT_COOKIES_FILE", str(home / "cookies.txt"))
+    for name, value in {
+        "HTTPS_PROXY": server.address(""),
+        "https_proxy": server.address(""),
+        "NO_PROXY": "",
+        "no_proxy": "",
+        "REQUESTS_CA_BUNDLE": certificate,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    return server
+
+
+DRIVE = ORIGINAL_WEIGHTS["u2netp"].addresses[0]
+ASKS = (  # on one line, as Drive's own
+    b'<!DOCTYPE html><form id="download-form" action="https://drive.usercontent.google.com/download">'
+    b'<input type="hidden" name="confirm" value="t"></form>'
+)
+OVER_QUOTA = (
+    b"<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
+    b'<p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p>'
+)
+
+
+def test_google_drive_asks_first(drive: Server, tmp_path: Path) -> None:
+    def ask(request: Handler) -> None:
+        if request.path.startswith("/uc?id="):
+            request.answer(200, len(ASKS), ASKS, Content_Type="text/html")
+        else:
+            name = 'attachment; filename="w.pth"'
+            request.answer(200, len(CONTENT), CONTENT, Content_Type="x/y", Content_Disposition=name)
+
+    drive.behave = ask
+    fetch(offer(DRIVE), tmp_path / "w.pth", pause=0)
+    assert (tmp_path / "w.pth").read_bytes() == CONTENT
+    assert [path for path, _ in drive.asked][1:] == ["/download?confirm=t"]
+
+
+def test_google_drive_is_over_quota(drive: Server, tmp_path: Path) -> None:
+    drive.behave = lambda request: request.answer(200, len(OVER_QUOTA), OVER_QUOTA, Content_Type="text/html")
+    message = failure(offer(DRIVE), tmp_path / "w.pth")
+    assert "Too many users have viewed or downloaded this file recently." in message.splitlines()[2]
+    assert len(drive.asked) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_server_that_is_not_who_it_says(drive: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive.behave = whole
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    message = failure(offer(DRIVE), tmp_path / "w.pth")
+    assert "    no connection ([SSL: CERTIFICATE_VERIFY_FAILED]" in message
+    assert drive.asked == []
 
 
 def test_no_network(tmp_path: Path) -> None:

@@ -221,10 +221,11 @@ def _reason(error: Exception, download: Download, arrived: int, timeout: float) 
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it."""
+    """An error and those behind it. urllib3 hands some on as arguments only."""
     while error:
         yield error
-        error = error.__cause__ or error.__context__
+        given = (argument for argument in error.args if isinstance(argument, BaseException))
+        error = error.__cause__ or error.__context__ or next(given, None)
 
 
 def _short(text: str, length: int) -> str:
