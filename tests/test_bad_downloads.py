@@ -1,7 +1,9 @@
 """Servers, networks and disks that fail, and what is said of them: real downloads from a server on this computer."""
 
 import hashlib
+import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import certifi
 import pytest
-from conftest import python
+from conftest import Fork, python
 
 from utils import RunError
 from utils.downloads import ORIGINAL_WEIGHTS, Download, fetch
@@ -277,6 +279,26 @@ def test_a_server_that_is_not_who_it_says(drive: Server, tmp_path: Path, monkeyp
     message = failure(offer(DRIVE), tmp_path / "w.pth")
     assert "    no connection ([SSL: CERTIFICATE_VERIFY_FAILED]" in message
     assert drive.asked == []
+
+
+def test_a_download_that_is_interrupted_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    arrived, over = threading.Event(), threading.Event()
+
+    def stop_in_the_middle(request: Handler) -> None:
+        request.answer(200, ORIGINAL_WEIGHTS["u2netp"].size, CONTENT)
+        arrived.set()
+        over.wait(60)
+
+    server.behave = stop_in_the_middle
+    folder, output = tmp_path / "folder", tmp_path / "folder" / "out.pth"
+    flags = ["--arch=u2netp", f"--address={server.address()}", f"--output={output}"]
+    process = Fork("setup_model_weights.py", *flags, folder=tmp_path / "printed")
+    assert arrived.wait(60)
+    os.kill(process.process.pid, signal.SIGTERM)
+    done = process.wait(60)
+    over.set()
+    assert (done.returncode, done.stderr) == (1, "setup_model_weights.py: interrupted\n")
+    assert list(folder.iterdir()) == []
 
 
 def test_no_network(tmp_path: Path) -> None:
