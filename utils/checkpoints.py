@@ -129,8 +129,8 @@ def read_file(path: Path) -> dict[str, Any]:
                 f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely, "
                 f"since it asks for {strange[0]}; if it is yours, save network.state_dict() instead"
             )
-        # Mapped, a tensor that claims more than the file holds is refused; otherwise PyTorch before 2.10 or so reads on
-        # in memory. The copy lets go of the file.
+        # Mapped, a tensor that claims more than the file holds is refused; otherwise PyTorch 2.9 reads on in memory
+        # (2.14 does not). The copy lets go of the file.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         if is_zip:
             content = copy.deepcopy(content)
