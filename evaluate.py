@@ -6,6 +6,7 @@ python evaluate.py --image_folder D --df_path CSV --gallery 6
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import DataError
-from data.annotations import read_annotations
+from data.annotations import Annotations, scan
 from data.checks import check_photos
 from data.classes import CLASSES, PALETTE
 from data.dataset import LabelledPhotos, PhotoPairs
@@ -121,17 +122,30 @@ def report(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    opt = parse(EvaluateOptions, argv)
+def read_data(opt: EvaluateOptions) -> Annotations:
+    """The photos to measure on. What is wrong but harmless is told.
+
+    Raises:
+        RunError: a photo, row or mask cannot be used.
+    """
     with blame("--df_path", DataError):
-        index = read_annotations(Path(opt.df_path))
+        index, faults = scan(Path(opt.df_path))
     if opt.max_dataset_size is not None:
         index = index.head(opt.max_dataset_size)
+        faults = index.faults_of(faults)
     with blame("--image_folder", DataError):
-        faults = check_photos(index, Path(opt.image_folder))
-        if faults:
-            raise DataError(f"{opt.image_folder}: expected photos as {opt.df_path} has them, found\n{summary(faults)}")
-    photos = LabelledPhotos(index, Path(opt.image_folder))
+        faults += check_photos(index, Path(opt.image_folder))
+    found = f"--df_path {opt.df_path}: expected rows and photos without fault, found in {opt.image_folder}"
+    if not all(fault.harmless for fault in faults):
+        raise RunError(f"{found}\n{summary(faults)}")
+    if faults:
+        print(f"{found}\n{summary(faults)}", file=sys.stderr)
+    return index
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    opt = parse(EvaluateOptions, argv)
+    photos = LabelledPhotos(read_data(opt), Path(opt.image_folder))
     segment = Segmenter.from_options(opt)
     print(describe(opt))
     print(segment.describe())

@@ -35,7 +35,7 @@ from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
 from utils.files import atomic_path, sha256
 from utils.logits import label_map
 from utils.pipeline import ahead, in_batches
-from utils.script import blame, one_line, run_script
+from utils.script import blame, one_line, out_of_memory, run_script
 from utils.visuals import save_mask, save_overlay
 from utils.weights_info import ONNX_SIDES, WeightsInfo
 
@@ -439,7 +439,7 @@ def segment_photos(
         problems.append(Problem(photo, reason(photo, error)))
         progress.write(failure(problems[-1]), file=sys.stderr)
 
-    def finish(job: Job, logits: NDArray[np.float32], size: Size) -> None:
+    def write_one(job: Job, logits: NDArray[np.float32], size: Size) -> None:
         try:
             write(segment, job, logits, size, opt.outputs)
         except PHOTO_ERRORS as error:
@@ -464,8 +464,18 @@ def segment_photos(
             if not good:
                 continue
             squares = [np.asarray(photo.picture) for _, photo in good]
-            for (job, photo), logits in zip(good, segment.logits(squares), strict=True):
-                pending.append(writers.submit(finish, job, logits, photo.size))
+            try:
+                all_logits = segment.logits(squares)
+            except (MemoryError, RuntimeError) as error:
+                # Photos that the network sees at one size would all meet it.
+                if segment.size is not None or not out_of_memory(error):
+                    raise
+                for job, _ in good:
+                    fail(job.photo, MemoryError())
+                    progress.update()
+                continue
+            for (job, photo), logits in zip(good, all_logits, strict=True):
+                pending.append(writers.submit(write_one, job, logits, photo.size))
             while len(pending) > opt.workers:
                 pending.popleft().result()
                 progress.update()
@@ -497,7 +507,7 @@ def join(device: str) -> "Processes | None":
     return Processes.start(device, train=False)
 
 
-def finish(opt: InferOptions, processes: "Processes | None", problems: list[Problem]) -> list[Problem]:
+def gather_and_report(opt: InferOptions, processes: "Processes | None", problems: list[Problem]) -> list[Problem]:
     """The problems of all processes, which rank 0 writes as a report if one is asked for. Raises RunError."""
     lost: RunError | None = None
     if processes:
@@ -538,11 +548,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 segment_photos(segment, share, opt, progress, problems)
     except BaseException:
         try:
-            finish(opt, processes, problems)
+            gather_and_report(opt, processes, problems)
         except RunError as error:
             print(one_line(str(error)), file=sys.stderr)  # beside what ends the run
         raise
-    problems = finish(opt, processes, problems)
+    problems = gather_and_report(opt, processes, problems)
     if processes:
         processes.stop()
     if rank == 0:

@@ -26,7 +26,7 @@ from data.checks import check_photos
 from data.classes import CLASSES, LABEL_SETS, PALETTE
 from data.dataset import LabelledPhotos, TrainingSquares
 from data.faults import summary
-from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader
+from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader, workers_expected
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation, normalise
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
@@ -131,6 +131,7 @@ class Training:
             scaled=self.scaler.is_enabled(),
         )
         if processes.is_main:
+            self.folder.claim()
             with atomic_path(self.folder.options_path) as part:
                 save(opt, part)
         self.batches = batches(self.loader, self.log.skip)
@@ -418,6 +419,7 @@ def checked(
         photos, faults = scan(Path(csv_path))
     if opt.max_dataset_size is not None and csv_flag == "--df_path":
         photos = photos.head(opt.max_dataset_size)
+        faults = photos.faults_of(faults)
     with blame(folder_flag, DataError):
         # One process looks for all, which then agree.
         faults += processes.on_main(lambda: check_photos(photos, Path(folder)))
@@ -485,6 +487,7 @@ def train(opt: TrainOptions, processes: Processes) -> int:
                         f"{run.folder.folder}; --continue_train goes on from here."
                     )
                     return 1
+            run.log.count_skipped()
             skipped = f"; photos were skipped {run.log.skipped} times" if run.log.skipped else ""
             run.log.say(f"Done: {run.step} steps, weights in {run.folder.weights_folder}{skipped}")
             return 0
@@ -495,7 +498,7 @@ def train(opt: TrainOptions, processes: Processes) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(TrainOptions, argv)
     processes = Processes.start(opt.device, opt.distributed)
-    with processes.others_expected():
+    with processes.others_expected(), workers_expected():
         code = train(opt, processes)
     processes.stop()  # not after an error: the others may be waiting for this process, which has to say why it fails
     return code

@@ -6,7 +6,7 @@ worker next to nothing; a mask is read when its photo is.
 """
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,10 @@ from data.faults import Fault, summary
 csv.field_size_limit(2**31 - 1)  # a mask may have more characters than the module's default allows
 
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId")
+
+
+LONGEST_NAME = 255
+"""Bytes that the name of a file may have on most systems. The index keeps all names at the length of the longest."""
 
 
 class Photo(NamedTuple):
@@ -96,6 +100,11 @@ class Annotations:
         """Numbers of the photos but those of these names."""
         return np.flatnonzero([name not in names for name in self.names.tolist()])
 
+    def faults_of(self, faults: Sequence[Fault]) -> list[Fault]:
+        """Those that spoil these photos."""
+        names = set(self.names.tolist())
+        return [fault for fault in faults if fault.photo in names]
+
     def head(self, photos: int) -> "Annotations":
         """The same index with at most the first ``photos`` photos."""
         return self.select(np.arange(min(photos, len(self))))
@@ -126,7 +135,7 @@ def read_annotations(path: Path) -> Annotations:
 def scan(path: Path) -> tuple[Annotations, list[Fault]]:
     """Index the rows of a CSV that can be used, and tell what is wrong with the others.
 
-    Masks are not looked at. Format and errors are those of ``read_annotations``.
+    Masks are not looked at. The format is that of ``read_annotations``.
 
     Raises:
         DataError: there is no such file, or nothing in it that can be used.
@@ -152,7 +161,7 @@ def scan(path: Path) -> tuple[Annotations, list[Fault]]:
 
     repeats = table.duplicated([name for name in _Row._fields if name not in ("line", "offset")])
     for line, name in table.loc[repeats, ["line", "name"]].itertuples(index=False):
-        faults.append(Fault("rows that repeat another", "", f"line {line} ({name})"))
+        faults.append(Fault("rows that repeat another", "", f"line {line} ({name})", harmless=True))
     table = table[~repeats]
     if table.empty:
         raise DataError(f"{path}: expected rows that can be used, found none:\n{summary(faults)}")
@@ -216,7 +225,7 @@ def _rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
                 if len(fields) != len(header):
                     text = f"line {number}: expected {len(header)} fields, found {len(fields)}"
                     faults.append(Fault("rows with another number of fields than the header", photo, text))
-                elif photo in ("", "nan") or "\0" in photo:
+                elif photo in ("", "nan") or "\0" in photo or len(fields[name]) > LONGEST_NAME:
                     faults.append(Fault("rows without ImageId", "", f"line {number}: found {photo[:40]!r}"))
                 elif start < 0:
                     faults.append(Fault("rows with quotes inside a mask", photo, f"line {number}"))

@@ -39,9 +39,9 @@ def _photo_faults(annotations: Annotations, number: int, image_folder: Path) -> 
     name = str(annotations.names[number])
     wanted = int(annotations.widths[number]), int(annotations.heights[number])
     path = image_folder / name
-    if not path.is_file():
-        return [Fault("photos that are not there", name, name)]
     try:
+        if not path.is_file():
+            return [Fault("photos that are not there", name, name)]
         found = another_size(path, wanted)
     except (DataError, OSError, MemoryError) as error:
         return [Fault("photos that cannot be opened", name, str(error))]

@@ -13,6 +13,7 @@ class Fault(NamedTuple):
     kind: str  # in the plural, for counting: "photos that are not there"
     photo: str  # name of the photo that it spoils; "" where only a row is lost
     text: str  # where it is, what was expected, what was found
+    harmless: bool = False  # nothing is lost by leaving it out
 
 
 def summary(faults: Sequence[Fault]) -> str:

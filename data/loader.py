@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -172,7 +173,7 @@ def batches(
         on_problem: is told of each photo that could not be used.
 
     Raises:
-        DataError: see ``Samples``; or a worker has died.
+        DataError: see ``Samples``.
     """
     try:
         for photos, labels, problems in loader:
@@ -182,8 +183,19 @@ def batches(
                 yield photos, labels
     except DataError as error:
         raise DataError(re.split(r"^data\.\w+: ", str(error).strip(), flags=re.MULTILINE)[-1]) from error
+
+
+@contextmanager
+def workers_expected() -> Iterator[None]:
+    """Say in a sentence that a process that loads photos has died, which PyTorch raises wherever its parent is then.
+
+    Raises:
+        DataError: one has.
+    """
+    try:
+        yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):
             raise
         raise DataError(
             f"expected the processes that load photos to live, found one dead ({str(error).splitlines()[0]}); "

@@ -5,6 +5,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,15 +79,25 @@ def mask_paths(files: Sequence[Path], folder: Path, output: Path) -> list[Path]:
     Files that differ in their ending only, a.jpg and a.webp, keep it: a.jpg.png and a.webp.png. So does a file whose
     mask would be called like a sub-folder.
     """
-    whole = [output / path.relative_to(folder).with_name(path.name + ".png") for path in files]
+
+    def whole(number: int) -> Path:
+        path = files[number]
+        return output / path.relative_to(folder).with_name(path.name + ".png")
+
     masks = [output / path.relative_to(folder).with_suffix(".png") for path in files]
     folders = {mask.parent for mask in masks}
     folders = folders.union(*(folder.parents for folder in folders))
     while True:
         # Some file systems take A.png and a.png for one.
-        count = Counter(str(path).lower() for path in (*masks, *folders))
-        meet = [number for number, mask in enumerate(masks) if count[str(mask).lower()] > 1 and mask != whole[number]]
+        count = Counter(str(path).lower() for path in chain(masks, folders))
+        several = {name for name, times in count.items() if times > 1}
+        del count
+        meet = (
+            [number for number, mask in enumerate(masks) if str(mask).lower() in several and mask != whole(number)]
+            if several
+            else []
+        )
         if not meet:
             return masks
         for number in meet:
-            masks[number] = whole[number]
+            masks[number] = whole(number)

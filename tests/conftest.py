@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -152,6 +153,7 @@ class Fork:
 
     def kill(self) -> None:
         """End it and its children as a power failure would."""
+        self.process.kill()  # it may not have a group of its own yet
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
@@ -166,6 +168,12 @@ def _be_script(words: list[str], files: tuple[Path, Path], env: dict[str, str]) 
     sys.argv = words
     torch.set_num_threads(1)
     runpy.run_path(words[0], run_name="__main__")
+
+
+def wait_until(happened: Callable[[], bool], process: Fork) -> None:
+    """Wait, as long as the process lives."""
+    while process.process.is_alive() and not happened():
+        time.sleep(0.001)
 
 
 def fork(*arguments: object, folder: Path, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PhotoFolder, TrainFlags, assert_equal, fork, state_of, two_ranks
+from conftest import Fork, PhotoFolder, TrainFlags, assert_equal, fork, state_of, two_ranks, wait_until, write_photos
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -82,6 +82,8 @@ MATRIX = {
     "no name": (one_more(row(name="")), r"rows without ImageId: line 15"),
     "NaN for a name": (one_more(row(name="nan")), r"rows without ImageId: line 15: found 'nan'"),
     "NUL in a name": (one_more(row(name="0\0.png")), r"rows without ImageId: line 15"),
+    "endless name": (one_more(row(name="x" * 100_000)), r"rows without ImageId: line 15"),
+    "name with a file for a folder": (one_more(row(name="000.png/x.png")), r"1 photos that are not there: 000.png/x"),
     "NaN for Height": (one_more(row(height="nan")), r"wrong Height: line 15: .* from 1 to .* found 'nan'"),
     "infinite Width": (one_more(row(width="inf")), r"wrong Width: line 15: .*found 'inf'"),
     "zero Height": (one_more(row(height=0)), r"wrong Height: line 15: .*found '0'"),
@@ -142,10 +144,10 @@ def test_all_faults_are_counted_and_the_good_photos_trained_on(
     done = fork("train.py", *train_flags("--iter=2"), folder=tmp_path / "printed")
     assert done.returncode == 0, done.stderr
     for words in (
-        r"3 photos that are not there: 002.png; 003.png; 004.png\n",
+        r"4 photos that are not there: 002.png; 003.png; 004.png; \.\.\.\n",
         r"4 rows with a wrong ClassId: line \d+: .*; line \d+: .*; line \d+: .*; \.\.\.\n",
         r"10 masks that cannot be read: .*; \.\.\.",
-        r"Going on with 4 of 8 photos\.",
+        r"Going on with 4 of 9 photos\.",
     ):
         assert re.search(words, done.stderr), (words, done.stderr)
     assert "4 photos for training" in done.stdout
@@ -201,12 +203,15 @@ def test_all_processes_do_the_same_steps_whatever_is_skipped(
     assert len(set(state["weights_sha256"])) == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_disk_of_photos_that_vanishes_ends_the_run(
-    photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
+    workers: int, photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
 ) -> None:
-    for name in photo_folder.masks:
-        break_when_decoded(photo_folder.images / name)
-    done = fork("train.py", *train_flags("--iter=2"), folder=tmp_path / "printed")
+    flags = train_flags("--iter=100000", "--save_freq=1", f"--nThreads={workers}")
+    process = Fork("train.py", *flags, folder=tmp_path / "printed")
+    wait_until((tmp_path / "results" / "run" / "training_state.pth").exists, process)
+    photo_folder.images.rename(tmp_path / "away")
+    done = process.wait(60)
     assert done.returncode == 1
     assert "expected photos that can be used, found 100 in a row that cannot" in done.stderr
     assert "Traceback" not in done.stderr
@@ -237,3 +242,36 @@ def test_the_first_faults_of_each_kind_are_named(photo_folder: PhotoFolder) -> N
         (photo_folder.images / f"{number:03d}.png").unlink()
     faults = check_photos(read_annotations(photo_folder.csv), photo_folder.images)
     assert summary(faults) == "  5 photos that are not there: 000.png; 001.png; 002.png; ..."
+
+
+def test_photos_skipped_in_the_last_validation_count_too(
+    photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    held_out = write_photos(tmp_path / "val", 3)
+    break_when_decoded(held_out.images / "001.png")
+    flags = train_flags("--iter=1", f"--val_df_path={held_out.csv}", f"--val_image_folder={held_out.images}")
+    done = fork("train.py", *flags, folder=tmp_path / "printed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("; photos were skipped 1 times\n") == 1
+
+
+def test_what_lies_beyond_the_first_photos_is_not_asked_for(
+    photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    (photo_folder.images / "007.png").unlink()
+    one_more(row(name="006.png", category=99))(photo_folder)
+    flags = train_flags("--iter=1", "--on_bad_sample=stop", "--max_dataset_size=6")
+    done = fork("train.py", *flags, folder=tmp_path / "printed")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("harmless", [True, False])
+def test_measuring_takes_all_photos_or_none(
+    harmless: bool, photo_folder: PhotoFolder, weights: Path, tmp_path: Path
+) -> None:
+    one_more(row() + "\n" + row() if harmless else row(category=99))(photo_folder)
+    flags = [f"--image_folder={photo_folder.images}", f"--df_path={photo_folder.csv}", f"--checkpoint={weights}"]
+    done = fork("evaluate.py", *flags, "--device=cpu", folder=tmp_path / "printed")
+    assert done.returncode == (0 if harmless else 1)
+    assert ("1 rows that repeat another" if harmless else "1 rows with a wrong ClassId") in done.stderr
+    assert ("mean IoU" in done.stdout) == harmless

@@ -197,6 +197,8 @@ MATRIX: dict[str, tuple[Edit, str]] = {
     "a size of nothing": (stated(size=(0, 64)), r"expected size as .* found '\(0, 64\)'"),
     "a deviation of zero": (stated(std=0.0), r"expected std as .* found '0.0'"),
     "a mean that is NaN": (stated(mean=float("nan")), r"expected mean as .* found 'nan'"),
+    "a mean without end": (stated(mean=10**400), r"expected mean as .* found '1000"),
+    "a size without end": (stated(size=(2**40, 64)), r"expected size as .* found '\(1099511627776, 64\)'"),
     "steps as a text": (stated(step="many"), r"expected step as .* found 'many'"),
     "an IoU above one": (stated(mean_iou_clothes=7.0), r"expected mean_iou_clothes as .* found '7.0'"),
     "weights that are not trained": (stated(step=0), r"expected trained weights, found initial ones"),
@@ -210,6 +212,11 @@ ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
     "of another program": (onnx_file(lambda model: metadata_without(model, "format")), r"a file of another program"),
     "no sum": (onnx_file(lambda model: metadata_without(model, "source_sha256")), r"changed since \('source_sha256'\)"),
     "broken JSON": (onnx_file(lambda model: metadata_with(model, "info", "{")), r"changed since \(Expecting"),
+    "JSON without end": (onnx_file(lambda model: metadata_with(model, "info", "[" * 100_000)), r"changed since"),
+    "a mean without end": (
+        onnx_file(lambda model: metadata_with(model, "info", info_with(mean=10**400))),
+        r"expected mean as",
+    ),
     "no fields": (onnx_file(lambda model: metadata_with(model, "info", "[]")), r"changed since"),
     "a wrong size": (onnx_file(lambda model: metadata_with(model, "info", info_with(size=[5]))), r"expected size as"),
     "other classes": (

@@ -18,6 +18,7 @@ from utils.checkpoints import (
     state_dict_of,
     transplant,
 )
+from utils.files import atomic_path
 from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
@@ -169,6 +170,16 @@ def test_leftovers_of_a_killed_run_are_no_results(tmp_path: Path) -> None:
     assert not leftover.exists()
 
 
+def test_a_refused_run_leaves_another_one_s_files_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.save_state(state_after(1))
+    with atomic_path(folder.state_path) as part:  # as the other run does while it saves
+        with pytest.raises(RunError, match="holds the results of a run"):
+            RunFolder(tmp_path / "run").open(go_on=False)
+        torch.save(state_after(2), part)
+    assert RunFolder(tmp_path / "run").open(go_on=True)["step"] == 2
+
+
 def test_older_weights_are_pruned_and_the_best_ones_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     state = {"x": torch.zeros(1)}
@@ -203,7 +214,15 @@ def test_where_the_newest_state_is_damaged_the_one_before_is_taken(
     assert folder.open(go_on=True)["step"] == 2
     assert re.search(r"Left out: .*training_state.pth: expected .* Going on from .*", capsys.readouterr().err)
 
-    folder.previous_path.write_bytes(b"")
+    # The damaged one never takes the place of the good one: killed between its two renames, the next save leaves it.
+    with pytest.raises(KeyboardInterrupt), atomic_path(folder.state_path, folder.previous_path):
+        raise KeyboardInterrupt
+    folder.save_state(state_after(4))
+    folder.state_path.unlink()
+    assert folder.open(go_on=True)["step"] == 2
+
+    for path in (folder.state_path, folder.previous_path):
+        path.write_bytes(b"")
     with pytest.raises(RunError, match="there is no other state to go on from"):
         folder.open(go_on=True)
 

@@ -157,14 +157,18 @@ def test_an_output_that_is_no_folder_is_said_at_once(tmp_path: Path, weights: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory this way")
-def test_too_little_memory_is_said_in_a_sentence(tmp_path: Path, weights: Path) -> None:
+def test_a_photo_that_takes_too_much_memory_is_named(tmp_path: Path, weights: Path) -> None:
     photo(tmp_path / "in" / "a.png", (3000, 3000))
+    photo(tmp_path / "in" / "b.png")
     limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, ({0}, {0}));"
     script = limit.format(6 * 2**30) + "sys.argv = sys.argv[1:]; runpy.run_path('infer.py', run_name='__main__')"
     done = python("-c", script, "infer.py", *flags(tmp_path, weights, "--size=native"))
     assert done.returncode == 1
-    assert "infer.py: expected enough memory, found too little" in done.stderr
+    assert (
+        f"Failed: {tmp_path / 'in' / 'a.png'}: expected enough memory for this photo, found too little" in done.stderr
+    )
     assert "Traceback" not in done.stderr
+    assert list(masks(tmp_path)) == ["b.png"]
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path, weights: Path) -> None:

@@ -19,6 +19,11 @@ from typing import IO, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from utils import RunError
 from utils.files import atomic_path
 from utils.weights_info import WeightsInfo
@@ -58,8 +63,8 @@ def _save(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
         if not isinstance(reason, OSError):
             raise
         raise RunError(
-            f"{path}: expected room and leave to write it, found none ({reason.strerror}); what was saved before is "
-            "whole"
+            f"{path} could not be written ({reason.strerror}); what was saved before is whole. See to room and rights, "
+            "then go on"
         ) from error
 
 
@@ -134,7 +139,7 @@ def read_file(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         if is_zip:
             content = copy.deepcopy(content)
-    except (PermissionError, RunError):
+    except (PermissionError, MemoryError, RunError):
         raise
     except Exception as error:  # a broken file makes the unpickler raise nearly anything
         raise RunError(
@@ -174,7 +179,7 @@ def _names(pickled: IO[bytes]) -> list[str]:
     asked = [
         argument for code, argument, _ in pickletools.genops(pickled) if code.name in ("GLOBAL", "INST", "STACK_GLOBAL")
     ]
-    return [str(name or "code") for name in asked if name not in KNOWN_NAMES]
+    return [str(name or "names that only running it tells") for name in asked if name not in KNOWN_NAMES]
 
 
 def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
@@ -305,6 +310,7 @@ class RunFolder:
     options.json                        the options it was last started with
     training_state.pth                  all that is needed to go on
     training_state_previous.pth         the same of the save before, should the newer file not have survived
+    .lock                               held by the process that trains
     checkpoints/itr_00001000_u2net.pth  weights after a number of steps
     checkpoints/best_u2net.pth          weights with the best validation IoU so far
     """
@@ -317,26 +323,70 @@ class RunFolder:
         self.weights_folder = folder / "checkpoints"
 
     def open(self, *, go_on: bool) -> dict[str, Any] | None:
-        """State to go on from; None for a run that begins. Where the newest one is damaged, the one before is taken.
+        """Claim the folder, and give the state to go on from; None for a run that begins.
+
+        What a killed run has left half-written is removed. Where the newest state is damaged it is put aside, the one
+        before is taken, and that is printed.
 
         Raises:
-            RunError: the run would overwrite another's results, or there is nothing to go on from.
+            RunError: the run would overwrite another's results, there is nothing to go on from, or another process
+                trains in the folder.
         """
-        for unfinished in self.folder.glob("**/.*.part"):
-            unfinished.unlink()  # a killed run's
         has_state = self.state_path.exists() or self.previous_path.exists()
-        if go_on:
-            if has_state:
-                return _first_whole((self.state_path, self.previous_path))
-            if self.folder.exists():
-                return None  # ended before its first save, so it goes on from the beginning
+        if go_on and not self.folder.exists():
             raise RunError(f"--continue_train: expected the run {self.folder}, found none; is --name right?")
-        if has_state or any(self.weights_folder.glob("*.pth")):
+        if not go_on and (has_state or any(self.weights_folder.glob("*.pth"))):
             raise RunError(
                 f"{self.folder} holds the results of a run, which this one would overwrite; "
                 "go on with it by --continue_train, or give this one another --name"
             )
-        return None
+        if self.folder.exists():
+            self.claim()
+            for unfinished in self.folder.glob("**/.*.part"):
+                unfinished.unlink(missing_ok=True)
+        return self._newest_state() if has_state else None
+
+    def claim(self) -> None:
+        """Keep other processes from training here for as long as this one lives. Makes the folder.
+
+        Raises:
+            RunError: another process does.
+        """
+        if fcntl is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim = (self.folder / ".lock").open("a")
+        try:
+            fcntl.lockf(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # processes that it forks do not inherit it
+        except (BlockingIOError, PermissionError):
+            raise RunError(
+                f"{self.folder}: expected no other process to train in it, found one; wait for it, end it, or give "
+                "this run another --name"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+
+    def _newest_state(self) -> dict[str, Any]:
+        try:
+            return _read_state(self.state_path)
+        except RunError as newest:
+            try:
+                state = _read_state(self.previous_path)
+            except RunError as older:
+                raise RunError(
+                    f"{newest}; {older}; there is no other state to go on from. A new run can start from the weights "
+                    f"in {self.weights_folder}, by --unet_checkpoint"
+                ) from older
+            aside = ""
+            if self.state_path.exists():
+                # Or it would take the place of the good one at the next save.
+                damaged = self.folder / "training_state_damaged.pth"
+                self.state_path.replace(damaged)
+                aside = f", which is now {damaged.name}"
+            print(
+                f"Left out: {newest}{aside}. Going on from {self.previous_path}, of the save before.", file=sys.stderr
+            )
+            return state
 
     def save_step(self, state: Mapping[str, Tensor], info: WeightsInfo, *, keep: int) -> Path:
         """Write the weights after a step; keep the last ``keep`` such files (0: all)."""
@@ -360,25 +410,12 @@ STATE = {"arch": str, "step": int, "draws": int, "best": float, "random": list, 
 """What a training state holds at least."""
 
 
-def _first_whole(paths: Sequence[Path]) -> dict[str, Any]:
-    """The first of several training states that can be read; what is wrong with those before it is printed."""
-    problems = []
-    for path in paths:
-        try:
-            state = read_file(path)
-            wrong = [name for name, kind in STATE.items() if not isinstance(state.get(name), kind)]
-            if wrong:
-                raise RunError(f"{path}: expected a training state, found a file with no {wrong[0]} that would do")
-        except RunError as error:
-            problems.append(str(error))
-        else:
-            for problem in problems:
-                print(f"Left out: {problem}. Going on from {path}, of the save before.", file=sys.stderr)
-            return state
-    raise RunError(
-        "; ".join(problems) + "; there is no other state to go on from. A new run can start from the weights in "
-        f"{paths[0].parent / 'checkpoints'}, by --unet_checkpoint"
-    )
+def _read_state(path: Path) -> dict[str, Any]:
+    state = read_file(path)
+    wrong = [name for name, kind in STATE.items() if not isinstance(state.get(name), kind)]
+    if wrong:
+        raise RunError(f"{path}: expected a training state, found a file with no {wrong[0]} that would do")
+    return state
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

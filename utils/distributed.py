@@ -67,7 +67,7 @@ class Processes:
                 raise RunError(
                     f"--device {own.type}: expected CUDA or the CPU for several processes; take --device cpu"
                 )
-            control = dist.new_group(backend="gloo", timeout=timedelta(hours=1) if train else timedelta(days=30))
+            control = dist.new_group(backend="gloo", timeout=timedelta(days=1 if train else 30))
         return cls(own, rank, world_size, control)
 
     def others_expected(self) -> AbstractContextManager[None]:
@@ -162,6 +162,8 @@ def _store() -> PrefixStore:
 def _others_expected() -> Iterator[None]:
     try:
         yield
+    except RunError:
+        raise
     except RuntimeError as error:
         # NCCL's and the store's errors have a class; gloo's have its name in their text.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():

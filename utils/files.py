@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -40,14 +40,13 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make sure that a new name outlives a power failure."""
-    if os.name != "posix":
-        return  # other systems do not open folders
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Make sure that a new name outlives a power failure, where the system lets folders be opened and flushed."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sha256(path: Path) -> str:

@@ -69,7 +69,7 @@ class OnnxEngine:
             found = [[value.name, value.type] for value in (*self.session.get_inputs(), *self.session.get_outputs())]
             if found != [[INPUT, "tensor(uint8)"], [OUTPUT, "tensor(float)"]]:
                 raise ValueError(f"found a network from and to {found}")
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{path}: expected a file as export.py writes it, found one that was changed since ({error})"
             ) from error

@@ -89,7 +89,7 @@ class RunLog:
                     f"gradient norm {grad_norm}; nothing was saved since. Try a lower --lr, a --warmup, or --amp off"
                 )
             self.smoothed = total if math.isnan(self.smoothed) else SMOOTHING * self.smoothed + (1 - SMOOTHING) * total
-        self.skipped = int(self.processes.sum(torch.tensor(self._skipped)))
+        self.count_skipped()
         step, _, extra = self._waiting[-1]
         total, fused, grad_norm = numbers.mean(0).tolist()
         now = time.perf_counter()
@@ -113,6 +113,10 @@ class RunLog:
         if problem not in self._named:
             self._named.add(problem)
             self._bar.write(f"Skipped: {problem}", file=sys.stderr)
+
+    def count_skipped(self) -> None:
+        """Sum over all processes, each of which must call it at the same steps."""
+        self.skipped = int(self.processes.sum(torch.tensor(self._skipped)))
 
     def restart_clock(self) -> None:
         """Leave out of the speed what was done since the last entry."""

@@ -51,7 +51,7 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     except failures as error:
         print(f"{script}: {error}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         print(
             f"{script}: expected enough memory, found too little; take smaller batches or a smaller size",
@@ -60,7 +60,8 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     sys.exit(1)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there was too little memory."""
     # PyTorch's exception for GPUs, and what its CPU and ONNX Runtime say; neither is imported for this.
     words = ("out of memory", "can't allocate memory", "Failed to allocate memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in words)

@@ -1,6 +1,5 @@
 """What weights say about themselves, whatever the format of their file."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -33,10 +32,12 @@ class WeightsInfo:
         is_right = {
             "arch": isinstance(found.get("arch"), str),
             "classes": isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) and bool(names),
-            "size": isinstance(sides, list | tuple) and len(sides) == 2 and all(_whole(side, 1) for side in sides),
+            "size": isinstance(sides, list | tuple)
+            and len(sides) == 2
+            and all(_whole(side, 1, 2**15) for side in sides),
             "mean": _number(found.get("mean", 0.5)),
             "std": _number(found.get("std", 0.5)) and found.get("std", 0.5) > 0,
-            "step": step is None or _whole(step, 0),
+            "step": step is None or _whole(step, 0, 2**62),
             "mean_iou_clothes": iou is None or (_number(iou) and 0 <= iou <= 1),
         }
         for name, right in is_right.items():
@@ -46,8 +47,9 @@ class WeightsInfo:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared before anything else: a whole number may be too large to be turned into another kind.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e6 <= value <= 1e6
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+def _whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
