@@ -165,6 +165,7 @@ def _be_script(words: list[str], files: tuple[Path, Path], env: dict[str, str]) 
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.environ.update({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | env)
     os.chdir(ROOT)
+    multiprocessing.set_start_method(None, force=True)  # back to the default, for the processes that load photos
     sys.argv = words
     torch.set_num_threads(1)
     runpy.run_path(words[0], run_name="__main__")

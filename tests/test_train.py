@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PhotoFolder, TrainFlags, assert_equal, python, run, start, state_of, write_photos
+from conftest import PhotoFolder, TrainFlags, assert_equal, python, run, start, state_of, two_ranks, write_photos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
@@ -186,8 +186,8 @@ def test_two_processes_share_every_epoch_and_end_with_equal_weights(
 def test_two_processes_stop_and_go_on_exactly(train_flags: TrainFlags, tmp_path: Path) -> None:
     settings = ["--iter=8", "--print_freq=1", "--nThreads=1", "--accumulate=2", "--ema=0.9", "--augment_flip=0.5"]
     settings += ["--val_fraction=0.4", "--val_freq=5", "--lr_schedule=cosine"]
-    whole = run(*TORCHRUN, "train.py", *train_flags(*settings, "--name=whole"))
-    assert whole.returncode == 0, whole.stderr
+    whole = [rank.wait() for rank in two_ranks(train_flags(*settings, "--name=whole"), tmp_path)]
+    assert [rank.returncode for rank in whole] == [0, 0], whole
 
     process = start(*TORCHRUN, "train.py", *train_flags(*settings, "--name=parts"))
     best = tmp_path / "results" / "parts" / "options.json"
@@ -201,8 +201,8 @@ def test_two_processes_stop_and_go_on_exactly(train_flags: TrainFlags, tmp_path:
     assert "Stopped by SIGTERM after step" in output, errors
     assert 0 < state_of(tmp_path, "parts")["step"] < 8
 
-    resumed = run(*TORCHRUN, "train.py", *train_flags(*settings, "--name=parts", "--continue_train"))
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = [rank.wait() for rank in two_ranks(train_flags(*settings, "--name=parts", "--continue_train"), tmp_path)]
+    assert [rank.returncode for rank in resumed] == [0, 0], resumed
     assert_equal(state_of(tmp_path, "whole"), state_of(tmp_path, "parts"))
 
 
@@ -271,7 +271,7 @@ def test_a_wrong_option_ends_with_code_2(train_flags: TrainFlags) -> None:
 
 
 def test_training_learns(train_flags: TrainFlags, tmp_path: Path) -> None:
-    assert train.main(train_flags("--iter=60", "--print_freq=5", "--batchSize=4")) == 0
+    assert train.main(train_flags("--iter=30", "--print_freq=3", "--lr=0.003")) == 0
     events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
     losses = [event.value for event in events.Scalars("loss/total")]
     assert losses[-1] < losses[0] / 2
