@@ -26,7 +26,7 @@ from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
 from utils import RunError
 from utils.checkpoints import save_weights
-from utils.files import atomic_path
+from utils.files import atomic_path, check_folder, check_output
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
 from utils.script import blame, run_script
 from utils.visuals import confusion_picture, gallery, panel
@@ -146,6 +146,12 @@ def read_data(opt: EvaluateOptions) -> Annotations:
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(EvaluateOptions, argv)
     photos = LabelledPhotos(read_data(opt), Path(opt.image_folder))
+    if opt.json:
+        with blame(f"--json {opt.json}: expected a file that can be written", OSError):
+            check_output(Path(opt.json), b"{")
+    if opt.picture_folder:
+        with blame(f"--pictures {opt.picture_folder}: expected a folder that can be written", OSError):
+            check_folder(Path(opt.picture_folder))
     segment = Segmenter.from_options(opt)
     print(describe(opt))
     print(segment.describe())

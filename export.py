@@ -23,8 +23,8 @@ from infer import TRAINED, Segmenter, best_weights, load
 from networks import fold_batch_norm
 from options import ExportOptions, describe, parse
 from utils import RunError
-from utils.files import atomic_path, sha256
-from utils.script import run_script
+from utils.files import atomic_path, check_output, sha256
+from utils.script import blame, run_script
 from utils.torch_engine import TorchEngine
 from utils.weights_info import ONNX_SIDES
 
@@ -93,6 +93,8 @@ def export(opt: ExportOptions) -> Path:
 
     path = Path(opt.checkpoint) if opt.checkpoint else best_weights(TRAINED, "cpu", "torch")[0]
     output = Path(opt.output) if opt.output else path.with_name(path.stem + ("_int8" if opt.int8 else "") + ".onnx")
+    with blame(f"--output {output}: expected a file that can be written", OSError):
+        check_output(output, b"\x08")  # the first field of an ONNX file, its version
     network, info = load(path)
     if info.size[0] % ONNX_SIDES or info.size[1] % ONNX_SIDES:
         raise RunError(

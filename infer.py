@@ -11,7 +11,6 @@ import errno
 import os
 import signal
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,11 +31,11 @@ from data.photos import Photo, Size, load_photo, read_photo, squash_photo
 from options import InferOptions, SegmentOptions, describe, parse
 from utils import RunError
 from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
-from utils.files import atomic_path, sha256
+from utils.files import atomic_path, check_folder, check_output, sha256
 from utils.logits import label_map
 from utils.pipeline import ahead, in_batches
 from utils.script import blame, one_line, out_of_memory, run_script
-from utils.visuals import save_mask, save_overlay
+from utils.visuals import is_whole, save_mask, save_overlay
 from utils.weights_info import ONNX_SIDES, WeightsInfo
 
 # PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
@@ -337,7 +336,7 @@ def list_work(opt: InferOptions) -> Work:
         check_folder(output)
     if opt.report:
         with blame(f"--report {opt.report}: expected a file that can be written", OSError):
-            check_file(Path(opt.report))
+            check_output(Path(opt.report), REPORT_HEADER.encode())
 
     # Names depend on all photos of the folder, not on which are left to do.
     jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output), strict=True)]
@@ -345,20 +344,6 @@ def list_work(opt: InferOptions) -> Work:
         check_photos_stay(jobs, folder, output, opt.outputs)
     left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt.outputs))]
     return Work(left, len(jobs) - len(left), problems)
-
-
-def check_folder(folder: Path) -> None:
-    """Make a folder if need be. Raises OSError if it cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-def check_file(path: Path) -> None:
-    """Raise OSError if a file cannot be written; one that is there stays as it is."""
-    check_folder(path.parent)
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "something else has that name", str(path))
 
 
 def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, outputs: Sequence[str]) -> None:
@@ -372,7 +357,7 @@ def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, outputs: 
 
 def is_done(job: Job, outputs: Sequence[str]) -> bool:
     """Whether all outputs of a photo are there. They are whole then: they get their names last."""
-    return all(os.path.isfile(job.output(name)) for name in outputs)  # noqa: PTH113
+    return all(is_whole(job.output(name)) for name in outputs)
 
 
 PHOTO_ERRORS = (DataError, OSError, MemoryError)
@@ -487,6 +472,9 @@ def segment_photos(
         writers.shutdown(cancel_futures=True)
 
 
+REPORT_HEADER = "photo,problem"
+
+
 def write_report(path: Path, problems: Sequence[Problem]) -> None:
     """Write what failed, and why, as CSV, in order of the names, which keep their bytes whatever they are."""
     with (
@@ -494,7 +482,7 @@ def write_report(path: Path, problems: Sequence[Problem]) -> None:
         part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(("photo", "problem"))
+        writer.writerow(REPORT_HEADER.split(","))
         writer.writerows(sorted(problems))
 
 

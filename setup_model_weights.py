@@ -24,6 +24,13 @@ from utils.script import run_script
 from utils.weights_info import WeightsInfo
 
 
+def check_kept(sources: Sequence[Path], output: Path) -> None:
+    """Raise RunError if the output would replace one of the weights that it is made of."""
+    for source in sources:
+        if source.exists() and output.exists() and output.samefile(source):
+            raise RunError(f"--output {output}: expected another file than {source}, which it would replace")
+
+
 def operate(opt: SetupOptions) -> None:
     """Model surgery: the original weights' body, a head for --labels that starts from random numbers."""
     output = Path(opt.output or SURGERY_WEIGHTS[opt.arch])
@@ -31,6 +38,7 @@ def operate(opt: SetupOptions) -> None:
     if not opt.source:
         source = output.parent / ORIGINAL_WEIGHTS[opt.arch].file_name
         _fetch(ORIGINAL_WEIGHTS[opt.arch], source, opt.address, "--source FILE takes one that is elsewhere, ")
+    check_kept([source], output)
     torch.manual_seed(opt.seed)
     names = LABEL_SETS[opt.labels].names
     network = ARCHITECTURES[opt.arch](3, len(names))
@@ -55,6 +63,7 @@ def fetch_released(opt: SetupOptions) -> None:
 def average(opt: SetupOptions) -> None:
     """Write the mean of several weights files of one architecture; it says of itself what the last one says."""
     paths = [Path(name) for name in opt.averaged]
+    check_kept(paths, Path(opt.output))
     loaded = [load_network(path, ARCHITECTURES, CLASSES) for path in paths]
     first, last = loaded[0][1], loaded[-1][1]
     for path, (_, info) in zip(paths, loaded, strict=True):

@@ -130,17 +130,27 @@ class Training:
             print_freq=opt.print_freq,
             scaled=self.scaler.is_enabled(),
         )
-        if processes.is_main:
-            self.folder.claim()
-            with atomic_path(self.folder.options_path) as part:
-                save(opt, part)
+        changed = processes.on_main(self._begin)
         self.batches = batches(self.loader, self.log.skip)
         self.log.say(describe(opt))
         self.log.text("options", describe(opt))
+        if resumed is not None and changed:
+            self.log.say(f"Changed since this run was last started: {', '.join(changed)}")
         self.log.say(
             f"{len(squares.usable)} photos for training, {len(val_index) if val_index else 'none'} for validation; "
             f"{processes.world_size} process(es) on {self.device.type}; step {self.step} of {opt.iter}"
         )
+
+    def _begin(self) -> list[str]:
+        """Write the options into the run's folder, and give those that have changed: "lr 0.001 -> 0.01"."""
+        with blame(f"--save_dir {self.opt.save_dir}: expected a folder that can be written", OSError):
+            self.folder.claim()
+            before, now = begun_with(self.folder.options_path), asdict(self.opt)
+            with atomic_path(self.folder.options_path) as part:
+                save(self.opt, part)
+        for name in ("continue_train", "device", "distributed", "nThreads"):
+            del now[name]  # nothing that a run learns depends on them
+        return [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
 
     def _network(self, resumed: bool) -> nn.Module:
         opt = self.opt
@@ -444,12 +454,16 @@ def restarted(opt: TrainOptions, begun: Path) -> bool:
         begun: where the run wrote its options when it began. They are compared, so that a name that belongs to
             another run is refused in a restart as it was before.
     """
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
-        return False
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and begun_with(begun) == asdict(opt)
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """The options that a run was last started with; empty if they cannot be read."""
     try:
-        return bool(json.loads(begun.read_text()) == asdict(opt))
+        options = json.loads(path.read_text())
     except (OSError, ValueError):
-        return False
+        return {}
+    return options if isinstance(options, dict) else {}
 
 
 @contextmanager

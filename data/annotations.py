@@ -211,8 +211,8 @@ def _rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
         missing = [name for name in COLUMNS if name not in header]
         if missing:
             raise DataError(
-                f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(header)[:80]!r} "
-                f"in the first line; {', '.join(missing)} missing"
+                f"{path}: expected the columns {', '.join(COLUMNS)}, separated by commas, in UTF-8, found "
+                f"{', '.join(header)[:80]!r} in the first line; {', '.join(missing)} missing"
             )
         name, mask, height, width, category = (header.index(column) for column in COLUMNS)
         offset = file.tell()

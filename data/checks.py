@@ -41,7 +41,7 @@ def _photo_faults(annotations: Annotations, number: int, image_folder: Path) -> 
     path = image_folder / name
     try:
         if not path.is_file():
-            return [Fault("photos that are not there", name, name)]
+            return [Fault("photos that are not there", name, repr(name))]
         found = another_size(path, wanted)
     except (DataError, OSError, MemoryError) as error:
         return [Fault("photos that cannot be opened", name, str(error))]
@@ -56,6 +56,9 @@ def _mask_faults(annotations: Annotations, number: int) -> Iterator[Fault]:
     photo = annotations[number]
     lines = annotations.lines[annotations.first[number] : annotations.first[number + 1]]
     for line, (_, mask) in zip(lines, photo.instances, strict=True):
+        if not mask.strip():
+            yield Fault("masks that are empty", photo.name, f"line {line} ({photo.name})")
+            continue
         try:
             rle.parse(mask, (photo.height, photo.width))
         except ValueError as error:

@@ -192,6 +192,7 @@ def workers_expected() -> Iterator[None]:
     Raises:
         DataError: one has.
     """
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     try:
         yield
     except RuntimeError as error:
@@ -201,6 +202,9 @@ def workers_expected() -> Iterator[None]:
             f"expected the processes that load photos to live, found one dead ({str(error).splitlines()[0]}); "
             "often there is too little memory, and fewer of them, or none, need less"
         ) from error
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGCHLD, handler)  # not PyTorch's: those that are left are ended by signals too
 
 
 def _leave_signals_to_parent(worker: int) -> None:

@@ -1,5 +1,6 @@
 """Options of train.py."""
 
+import re
 from dataclasses import dataclass
 
 from options.base_options import SURGERY_WEIGHTS, NetworkOptions, OptionError, option
@@ -110,8 +111,8 @@ class TrainOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name or self.name in (".", "..") or "/" in self.name or "\\" in self.name:
-            raise OptionError(f"--name: expected the name of a folder, found {self.name!r}")
+        if self.name in (".", "..") or not re.fullmatch(r"[^/\\\x00-\x1f]{1,200}", self.name):
+            raise OptionError(f"--name: expected the name of a folder of at most 200 letters, found {self.name!r}")
         if self.val_fraction and self.val_df_path:
             raise OptionError("--val_fraction and --val_df_path: expected one of the two, found both")
         if self.val_image_folder and not self.val_df_path:

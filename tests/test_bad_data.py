@@ -83,7 +83,7 @@ MATRIX = {
     "NaN for a name": (one_more(row(name="nan")), r"rows without ImageId: line 15: found 'nan'"),
     "NUL in a name": (one_more(row(name="0\0.png")), r"rows without ImageId: line 15"),
     "endless name": (one_more(row(name="x" * 100_000)), r"rows without ImageId: line 15"),
-    "name with a file for a folder": (one_more(row(name="000.png/x.png")), r"1 photos that are not there: 000.png/x"),
+    "name with a file for a folder": (one_more(row(name="000.png/x.png")), r"1 photos that are not there: '000.png/x"),
     "NaN for Height": (one_more(row(height="nan")), r"wrong Height: line 15: .* from 1 to .* found 'nan'"),
     "infinite Width": (one_more(row(width="inf")), r"wrong Width: line 15: .*found 'inf'"),
     "zero Height": (one_more(row(height=0)), r"wrong Height: line 15: .*found '0'"),
@@ -100,6 +100,7 @@ MATRIX = {
     # Masks
     "odd count": (one_more(row(mask="1 2 9")), r"masks that .*: line 15 .*: expected pairs .* found 3 numbers"),
     "letters": (one_more(row(mask="1 x")), r"line 15 \(001.png\): expected 'start .* in whole numbers, found '1 x'"),
+    "no mask": (one_more(row(mask="")), r"1 masks that are empty: line 15 \(001.png\)"),
     "NaN for a mask": (one_more(row(mask="nan")), r"line 15 \(001.png\): expected 'start .*found 'nan'"),
     "no ASCII digits": (one_more(row(mask="\uff11 \uff12")), r"line 15 \(001.png\): expected 'start length"),
     "empty run": (one_more(row(mask="1 2 9 0")), r"line 15 .*: expected runs of at least one .* start 9, length 0"),
@@ -109,11 +110,11 @@ MATRIX = {
     "runs over one another": (one_more(row(mask="1 5 3 2")), r"line 15 .* over one another, found .* at 1 and 3"),
     "beyond 64 bits": (one_more(row(mask=f"1 {10**30}")), r"line 15 .* within 1 to 4800"),
     # Photos
-    "photo missing": (instead_of_a_photo(None), r"1 photos that are not there: 002.png"),
+    "photo missing": (instead_of_a_photo(None), r"1 photos that are not there: '002.png'"),
     "photo empty": (instead_of_a_photo(b""), r"1 photos that cannot be opened: .*002.png: expected a picture"),
     "photo is a text": (instead_of_a_photo(b"hello"), r"1 photos that cannot be opened: .*002.png: expected a picture"),
-    "photo is a folder": (a_folder, r"1 photos that are not there: 002.png"),
-    "photo is a link to itself": (loops, r"1 photos that are not there: 002.png"),
+    "photo is a folder": (a_folder, r"1 photos that are not there: '002.png'"),
+    "photo is a link to itself": (loops, r"1 photos that are not there: '002.png'"),
     "photo of another size": (resized((61, 80)), r"002.png: expected 60 x 80 \(Width x Height\), found 61 x 80"),
     "Height and Width swapped": (resized((80, 60)), r"002.png: .*found 80 x 60, Height and Width swapped"),
 }  # fmt: skip
@@ -144,7 +145,7 @@ def test_all_faults_are_counted_and_the_good_photos_trained_on(
     done = fork("train.py", *train_flags("--iter=2"), folder=tmp_path / "printed")
     assert done.returncode == 0, done.stderr
     for words in (
-        r"4 photos that are not there: 002.png; 003.png; 004.png; \.\.\.\n",
+        r"4 photos that are not there: '002.png'; '003.png'; '004.png'; \.\.\.\n",
         r"4 rows with a wrong ClassId: line \d+: .*; line \d+: .*; line \d+: .*; \.\.\.\n",
         r"10 masks that cannot be read: .*; \.\.\.",
         r"Going on with 4 of 9 photos\.",
@@ -195,7 +196,7 @@ def test_all_processes_do_the_same_steps_whatever_is_skipped(
     flags = train_flags("--iter=4", "--print_freq=4", "--val_fraction=0.4", "--val_freq=2")
     ranks = [rank.wait() for rank in two_ranks(flags, tmp_path)]
     assert [rank.returncode for rank in ranks] == [0, 0], ranks
-    assert "1 photos that are not there: 000.png" in ranks[0].stderr
+    assert "1 photos that are not there: '000.png'" in ranks[0].stderr
     assert "1 photos that are not there" not in ranks[1].stderr  # one looks and speaks for both
     assert any(re.search(r"Skipped: .*001.png: expected a picture", rank.stderr) for rank in ranks)
     state = state_of(tmp_path)
@@ -241,7 +242,7 @@ def test_the_first_faults_of_each_kind_are_named(photo_folder: PhotoFolder) -> N
     for number in range(5):
         (photo_folder.images / f"{number:03d}.png").unlink()
     faults = check_photos(read_annotations(photo_folder.csv), photo_folder.images)
-    assert summary(faults) == "  5 photos that are not there: 000.png; 001.png; 002.png; ..."
+    assert summary(faults) == "  5 photos that are not there: '000.png'; '001.png'; '002.png'; ..."
 
 
 def test_photos_skipped_in_the_last_validation_count_too(
@@ -275,3 +276,14 @@ def test_measuring_takes_all_photos_or_none(
     assert done.returncode == (0 if harmless else 1)
     assert ("1 rows that repeat another" if harmless else "1 rows with a wrong ClassId") in done.stderr
     assert ("mean IoU" in done.stdout) == harmless
+
+
+def test_figures_replace_nothing_else(photo_folder: PhotoFolder, weights: Path, tmp_path: Path) -> None:
+    before = photo_folder.csv.read_bytes()
+    flags = [f"--image_folder={photo_folder.images}", f"--df_path={photo_folder.csv}", f"--checkpoint={weights}"]
+    for flag in (f"--json={photo_folder.csv}", f"--pictures={photo_folder.csv}"):
+        done = fork("evaluate.py", *flags, "--device=cpu", flag, folder=tmp_path / "printed")
+        assert done.returncode == 1
+        assert f"evaluate.py: {flag.replace('=', ' ')}: expected a f" in done.stderr
+        assert "mean IoU" not in done.stdout  # said before the work
+    assert photo_folder.csv.read_bytes() == before

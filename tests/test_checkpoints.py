@@ -180,6 +180,14 @@ def test_a_refused_run_leaves_another_one_s_files_alone(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "run").open(go_on=True)["step"] == 2
 
 
+def test_weights_without_a_state_are_not_overwritten(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.save_step({"x": torch.zeros(1)}, WeightsInfo("u2net", CLASSES, step=1), keep=0)
+    for go_on, words in ((True, "expected a state to go on from, found none"), (False, "holds the results of a run")):
+        with pytest.raises(RunError, match=words):
+            folder.open(go_on=go_on)
+
+
 def test_older_weights_are_pruned_and_the_best_ones_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     state = {"x": torch.zeros(1)}

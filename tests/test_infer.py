@@ -448,12 +448,18 @@ def test_what_is_there_is_left_alone_on_request(
         photo(tmp_path / "in" / name)
     assert infer.main(flags(tmp_path, weights)) == 0
     assert list(masks(tmp_path)) == ["a.jpg.png", "a.png.png", "b.png"]
-    (tmp_path / "out" / "a.jpg.png").write_text("left alone")
+    mask = (tmp_path / "out" / "a.jpg.png").read_bytes()
+    (tmp_path / "out" / "a.jpg.png").write_bytes(b"left alone" + mask[-8:])
     (tmp_path / "out" / "a.png.png").unlink()
     assert infer.main(flags(tmp_path, weights, "--skip_existing")) == 0
     assert "1 masks in" in (said := capsys.readouterr().out)
     assert "2 photos done before" in said
-    assert (tmp_path / "out" / "a.jpg.png").read_text() == "left alone"
+    assert (tmp_path / "out" / "a.jpg.png").read_bytes() == b"left alone" + mask[-8:]
+    for cut in (b"", mask[:-1]):  # as other programs and full disks leave them
+        (tmp_path / "out" / "a.jpg.png").write_bytes(cut)
+        assert infer.main(flags(tmp_path, weights, "--skip_existing")) == 0
+        assert (tmp_path / "out" / "a.jpg.png").read_bytes() == mask
+    capsys.readouterr()
     assert infer.main(flags(tmp_path, weights)) == 0  # not asked for
     assert list(masks(tmp_path)) == ["a.jpg.png", "a.png.png", "b.png"]
     # Where nothing is left to do, no weights are looked for; an output more is something to do.
@@ -464,10 +470,18 @@ def test_what_is_there_is_left_alone_on_request(
 
 def test_a_report_that_cannot_be_written_is_said_at_once(tmp_path: Path, weights: Path) -> None:
     photo(tmp_path / "in" / "a.png")
-    for report in (tmp_path, tmp_path / "in" / "a.png" / "report.csv"):
+    (tmp_path / "notes.csv").write_text("mine")
+    for report in (
+        tmp_path,
+        tmp_path / "in" / "a.png" / "report.csv",
+        tmp_path / "in" / "a.png",
+        tmp_path / "notes.csv",
+    ):
         with pytest.raises(RunError, match=r"--report .*: expected a file that can be written"):
             infer.main(flags(tmp_path, weights, f"--report={report}"))
     assert masks(tmp_path) == {}
+    assert (tmp_path / "notes.csv").read_text() == "mine"
+    Image.open(tmp_path / "in" / "a.png").verify()
 
 
 def test_weights_that_give_nan_are_named(tmp_path: Path) -> None:

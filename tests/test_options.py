@@ -79,7 +79,7 @@ def test_flags_are_read() -> None:
         (["--val_image_folder", "v"], "--val_image_folder: expected with --val_df_path"),
         (["--amp", "fp16", "--device", "cpu"], "--amp fp16: expected a CUDA device, found --device cpu"),
         (["--iter", "5", "--warmup", "5"], "--warmup: expected fewer steps than --iter 5, found 5"),
-        (["--name", "a/b"], "--name: expected the name of a folder, found 'a/b'"),
+        (["--name", "a/b"], "--name: expected the name of a folder of at most 200 letters, found 'a/b'"),
     ],
 )
 def test_mistakes_name_flag_expectation_and_finding(

@@ -47,6 +47,15 @@ def test_the_wrong_architecture_is_said(tmp_path: Path) -> None:
     assert not output.exists()
 
 
+def test_weights_are_not_replaced_by_what_is_made_of_them(weights: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.pth"
+    mine.write_bytes(weights.read_bytes())
+    for more in (["--arch=u2netp", f"--source={mine}"], [f"--average={weights},{mine}"]):
+        with pytest.raises(RunError, match=r"--output .*mine.pth: expected another file than .*mine.pth"):
+            setup_model_weights.main([*more, f"--output={mine}"])
+    assert mine.read_bytes() == weights.read_bytes()
+
+
 def test_a_missing_source_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected a weights file, found none"):
         setup_model_weights.main([f"--source={tmp_path / 'none.pth'}", f"--output={tmp_path / 'out.pth'}"])

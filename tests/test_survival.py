@@ -168,19 +168,24 @@ def test_a_disk_of_logs_that_is_full_costs_the_logs_only(
     assert state_of(tmp_path)["step"] == 30
 
 
-def test_a_results_folder_that_vanishes_ends_a_run_that_goes_on_later(train_flags: TrainFlags, tmp_path: Path) -> None:
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_results_folder_that_vanishes_ends_a_run_that_goes_on_later(
+    replaced: bool, train_flags: TrainFlags, tmp_path: Path
+) -> None:
     whole = fork("train.py", *train_flags(*SETTINGS, "--iter=6", "--name=whole"), folder=tmp_path / "printed")
     assert whole.returncode == 0, whole.stderr
     process = Fork("train.py", *train_flags(*SETTINGS, "--iter=6", "--name=parts"), folder=tmp_path / "printed")
     results = tmp_path / "results"
     wait_until((results / "parts" / "training_state.pth").exists, process)
     results.rename(tmp_path / "away")
-    results.write_text("no folder")
+    if replaced:
+        results.write_text("no folder")
     lost = process.wait()
     assert lost.returncode == 1
     assert "Traceback" not in lost.stderr
-    assert str(results) in lost.stderr
-    results.unlink()
+    assert f"{results / 'parts'}: expected the folder that this run began in, found none" in lost.stderr
+    assert results.exists() == replaced  # no new one was made, on whatever disk is there then
+    results.unlink(missing_ok=True)
     (tmp_path / "away").rename(results)
     resumed = fork(
         "train.py", *train_flags(*SETTINGS, "--iter=6", "--name=parts", "--continue_train"), folder=tmp_path / "printed"

@@ -121,7 +121,7 @@ def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path)
         assert_equal(one, other)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_then_leaves(train_flags: TrainFlags, tmp_path: Path, number: signal.Signals) -> None:
     flags = train_flags("--iter=100000", "--print_freq=1", "--nThreads=1")
     process = start(sys.executable, "train.py", *flags)
@@ -226,6 +226,13 @@ def test_results_are_not_overwritten(train_flags: TrainFlags, tmp_path: Path) ->
     assert "another --name" in again.stderr
     assert "Traceback" not in again.stderr
     assert_equal(before, state_of(tmp_path))
+
+
+def test_what_a_run_goes_on_with_otherwise_is_said(train_flags: TrainFlags, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(train_flags("--iter=1")) == 0
+    assert train.main(train_flags("--iter=2", "--lr=0.5", "--continue_train")) == 0
+    said = capsys.readouterr().out
+    assert "Changed since this run was last started: iter 1 -> 2, lr 0.001 -> 0.5" in said
 
 
 def test_fewer_steps_than_are_done_are_refused(train_flags: TrainFlags, tmp_path: Path) -> None:

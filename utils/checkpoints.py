@@ -8,6 +8,7 @@ plain values is ever unpickled.
 
 import copy
 import hashlib
+import os
 import pickletools
 import sys
 import zipfile
@@ -82,7 +83,10 @@ def load_network(
     Raises:
         RunError: the file is missing, no weights file, or holds something else.
     """
-    content = read_file(path)
+    try:
+        content = read_file(path)
+    except PermissionError:
+        raise RunError(f"{path}: expected a weights file, found one that may not be read") from None
     state = state_dict_of(content, path)
     found_arch, found_classes = _recognise(state, architectures, path)
     if arch not in (None, found_arch):
@@ -318,6 +322,8 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.options_path = folder / "options.json"
+        self.lock_path = folder / ".lock"
+        self._claim: IO[str] | None = None
         self.state_path = folder / "training_state.pth"
         self.previous_path = folder / "training_state_previous.pth"
         self.weights_folder = folder / "checkpoints"
@@ -333,9 +339,15 @@ class RunFolder:
                 trains in the folder.
         """
         has_state = self.state_path.exists() or self.previous_path.exists()
+        has_weights = any(self.weights_folder.glob("*.pth"))
         if go_on and not self.folder.exists():
             raise RunError(f"--continue_train: expected the run {self.folder}, found none; is --name right?")
-        if not go_on and (has_state or any(self.weights_folder.glob("*.pth"))):
+        if go_on and has_weights and not has_state:
+            raise RunError(
+                f"{self.state_path}: expected a state to go on from, found none; a new run, under another --name, can "
+                f"start from the weights in {self.weights_folder}, by --unet_checkpoint"
+            )
+        if not go_on and (has_state or has_weights):
             raise RunError(
                 f"{self.folder} holds the results of a run, which this one would overwrite; "
                 "go on with it by --continue_train, or give this one another --name"
@@ -347,15 +359,16 @@ class RunFolder:
         return self._newest_state() if has_state else None
 
     def claim(self) -> None:
-        """Keep other processes from training here for as long as this one lives. Makes the folder.
+        """Keep other processes from training here for as long as this one lives. Makes the folders.
 
         Raises:
             RunError: another process does.
+            OSError: they cannot be written.
         """
+        self.weights_folder.mkdir(parents=True, exist_ok=True)
+        self._claim = self.lock_path.open("a")
         if fcntl is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._claim = (self.folder / ".lock").open("a")
         try:
             fcntl.lockf(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # processes that it forks do not inherit it
         except (BlockingIOError, PermissionError):
@@ -365,6 +378,20 @@ class RunFolder:
             ) from None
         except OSError:
             pass  # a file system without locks
+
+    def _check_there(self) -> None:
+        """Raise RunError if the folder has vanished: a new one of its name may be on another disk, and be lost."""
+        if self._claim is None:
+            return
+        try:
+            there = os.path.samestat(os.fstat(self._claim.fileno()), self.lock_path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise RunError(
+                f"{self.folder}: expected the folder that this run began in, found none or another one of its name; is "
+                "its disk still there? Once it is back, --continue_train goes on from what was saved in it"
+            )
 
     def _newest_state(self) -> dict[str, Any]:
         try:
@@ -390,6 +417,7 @@ class RunFolder:
 
     def save_step(self, state: Mapping[str, Tensor], info: WeightsInfo, *, keep: int) -> Path:
         """Write the weights after a step; keep the last ``keep`` such files (0: all)."""
+        self._check_there()
         path = self.weights_folder / f"itr_{info.step:08d}_{info.arch}.pth"
         save_weights(path, state, info)
         if keep:
@@ -399,10 +427,12 @@ class RunFolder:
 
     def save_best(self, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
         """Write the weights with the best validation IoU so far."""
+        self._check_there()
         save_weights(self.weights_folder / f"best_{info.arch}.pth", state, info)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write all that is needed to go on; keep the state before. Raises RunError if it cannot be written."""
+        self._check_there()
         _save(state, self.state_path, self.previous_path)
 
 

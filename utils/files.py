@@ -1,5 +1,6 @@
 """Writing files so that a crash never leaves half of one."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -37,6 +38,34 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
         _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder if need be. Raises OSError if it cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def check_output(path: Path, begins: bytes) -> None:
+    """See before long work that a file can be written, and will replace nothing but an earlier one of its kind.
+
+    Args:
+        path: the file.
+        begins: what such files begin with.
+
+    Raises:
+        OSError: it cannot be written, or something else has its name.
+    """
+    check_folder(path.parent)
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise FileExistsError(errno.EEXIST, "something that is no file has that name", str(path))
+    with path.open("rb") as file:
+        found = file.read(len(begins))
+    if found not in (b"", begins):
+        raise FileExistsError(errno.EEXIST, "another file has that name, which is not replaced", str(path))
 
 
 def _flush_folder(folder: Path) -> None:

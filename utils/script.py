@@ -35,9 +35,12 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     """Run main and leave with its code. Expected errors become one message, not a stack trace.
 
-    SIGTERM ends it as Ctrl-C does, and names that the terminal cannot show are escaped.
+    SIGTERM and the end of the terminal end it as Ctrl-C does, and names that the terminal cannot show are escaped.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup has a process ignore it
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # there is none where the system has closed them
             stream.reconfigure(errors="backslashreplace")
@@ -49,7 +52,9 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
     except failures as error:
-        print(f"{script}: {error}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.filename is not None
+        text = f"{error.filename}: {error.strerror}" if named else str(error)  # type: ignore[attr-defined]
+        print(f"{script}: {text}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

@@ -4,19 +4,23 @@ import os
 import signal
 from types import FrameType, TracebackType
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class StopRequest:
-    """While it is entered, Ctrl-C and SIGTERM are noted instead of ending the process; ``name`` tells which came.
+    """While it is entered, Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) are noted; ``name`` tells which came.
 
-    The loop looks at it after each step. A second Ctrl-C ends the process at once, but not under a launcher, which
-    passes on the Ctrl-C that the process has had already.
+    They do not end the process then: the loop looks here after each step. A second Ctrl-C does, but not under a
+    launcher, which passes on the Ctrl-C that the process has had already.
     """
 
     def __init__(self) -> None:
         self.name = ""
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        # nohup has a process ignore SIGHUP, which then stays so.
+        numbers = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(

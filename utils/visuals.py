@@ -1,6 +1,7 @@
 """Masks and pictures in the palette's colours."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,21 @@ def save_mask(labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
     """Write a label map (H, W) uint8 as a palette PNG: pixel values are classes, shown in their colours."""
     with atomic_path(path) as part:
         mask_picture(labels, palette).save(part, format="PNG")
+
+
+LAST_BYTES = {".png": b"IEND\xae\x42\x60\x82", ".jpg": b"\xff\xd9"}
+"""How pictures end, by the ending of their names."""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a picture is there to its end, as one is not that a full disk or another program has cut off."""
+    end = LAST_BYTES[path.suffix]
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(end), os.SEEK_END)
+            return file.read() == end
+    except OSError:  # none is there, or it is shorter than its end
+        return False
 
 
 def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
