@@ -33,7 +33,6 @@ from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
 from utils import RunError
 from utils.checkpoints import (
-    RunFolder,
     Stateful,
     digest,
     load_network,
@@ -46,6 +45,7 @@ from utils.distributed import Processes
 from utils.ema import ExponentialMovingAverage
 from utils.files import atomic_path
 from utils.metrics import confusion_matrix, summarise
+from utils.run_folder import RunFolder
 from utils.run_log import RunLog
 from utils.schedule import learning_rate
 from utils.script import blame, run_script

@@ -41,8 +41,9 @@ from data.checks import check_photos
 from data.dataset import LabelledPhotos
 from data.photos import another_size, load_photo, load_reduced
 from utils import RunError
-from utils.checkpoints import RunFolder, load_network, read_file, state_dict_of, transplant
+from utils.checkpoints import load_network, read_file, state_dict_of, transplant
 from utils.onnx_engine import OnnxEngine
+from utils.run_folder import RunFolder
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 CLASSES = ("background", "upper body", "lower body", "full body")
