@@ -8,12 +8,13 @@ plain values is ever unpickled.
 
 import copy
 import hashlib
+import mmap
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -170,8 +171,11 @@ def _check_zip(path: Path) -> None:
 def _strange_names(path: Path, is_zip: bool) -> list[str]:
     """Functions and classes that a file asks for and tensors do not need; nothing is unpickled to tell."""
     if not is_zip:
-        with path.open("rb") as file:
-            return [name for _ in range(5) for name in _names(file)]  # one after another, before the numbers
+        # Mapped, since a file would make room for as many bytes as a pickle claims, before it reads them.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return [
+                name for _ in range(5) for name in _names(cast(IO[bytes], content))
+            ]  # one after another, before the numbers
     with zipfile.ZipFile(path) as archive:
         return [
             name for part in archive.namelist() if part.endswith("/data.pkl") for name in _names(archive.open(part))

@@ -28,6 +28,13 @@ def one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
 
 
+def _leave_in_peace() -> None:
+    """Let no further signal, as a launcher sends while a process ends, put a stack trace after its last words."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -48,7 +55,11 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     script = Path(sys.argv[0]).name + rank
     failures: tuple[type[Exception], ...] = (*expected, OSError)
     try:
-        sys.exit(main())
+        try:
+            code = main()
+        finally:
+            _leave_in_peace()
+        sys.exit(code)
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
     except failures as error:
