@@ -9,7 +9,6 @@ torchrun --nproc_per_node=4 infer.py --input holiday/
 import csv
 import errno
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from utils.files import atomic_path, check_folder, check_output, sha256
 from utils.logits import label_map
 from utils.pipeline import ahead, in_batches
 from utils.script import blame, one_line, out_of_memory, run_script
+from utils.signals import ignore_stops
 from utils.visuals import is_whole, save_mask, save_overlay
 from utils.weights_info import ONNX_SIDES, WeightsInfo
 
@@ -500,8 +500,7 @@ def gather_and_report(opt: InferOptions, processes: "Processes | None", problems
     lost: RunError | None = None
     if processes:
         # The launcher ends all processes once one has left, and passes on the Ctrl-C that they have had already.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_stops()
         try:
             with processes.others_expected():
                 problems = [problem for share in processes.gather(problems) for problem in share]

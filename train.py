@@ -396,7 +396,8 @@ def read_data(opt: TrainOptions, processes: Processes) -> tuple[Annotations, NDA
     if opt.prepared_dir:
         with blame(f"--prepared_dir {opt.prepared_dir}: expected a folder that can be written", OSError):
             Path(opt.prepared_dir).mkdir(parents=True, exist_ok=True)
-    photos, bad = checked(opt, processes, "--df_path", opt.df_path, "--image_folder", opt.image_folder)
+    training = ("--df_path", opt.df_path, "--image_folder", opt.image_folder)
+    photos, bad = checked(opt, processes, *training, most=opt.max_dataset_size)
     if opt.val_df_path:
         folder = (
             ("--val_image_folder", opt.val_image_folder)
@@ -418,17 +419,24 @@ def read_data(opt: TrainOptions, processes: Processes) -> tuple[Annotations, NDA
 
 
 def checked(
-    opt: TrainOptions, processes: Processes, csv_flag: str, csv_path: str, folder_flag: str, folder: str
+    opt: TrainOptions,
+    processes: Processes,
+    csv_flag: str,
+    csv_path: str,
+    folder_flag: str,
+    folder: str,
+    *,
+    most: int | None = None,
 ) -> tuple[Annotations, set[str]]:
-    """(photos of a CSV, names of those that cannot be used). Faults are told, or end the run, as --on_bad_sample says.
+    """(first ``most`` photos of a CSV, names of bad ones). Faults are told, or end the run, as --on_bad_sample says.
 
     Raises:
         RunError: there are faults, and --on_bad_sample is stop; or no photo is left.
     """
     with blame(csv_flag, DataError):
         photos, faults = scan(Path(csv_path))
-    if opt.max_dataset_size is not None and csv_flag == "--df_path":
-        photos = photos.head(opt.max_dataset_size)
+    if most is not None:
+        photos = photos.head(most)
         faults = photos.faults_of(faults)
     with blame(folder_flag, DataError):
         # One process looks for all, which then agree.

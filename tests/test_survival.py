@@ -172,9 +172,13 @@ def test_a_disk_of_logs_that_is_full_costs_the_logs_only(
 def test_a_results_folder_that_vanishes_ends_a_run_that_goes_on_later(
     replaced: bool, train_flags: TrainFlags, tmp_path: Path
 ) -> None:
-    whole = fork("train.py", *train_flags(*SETTINGS, "--iter=6", "--name=whole"), folder=tmp_path / "printed")
+    whole = fork(
+        "train.py", *train_flags(*SETTINGS, "--iter=6", "--save_freq=3", "--name=whole"), folder=tmp_path / "printed"
+    )
     assert whole.returncode == 0, whole.stderr
-    process = Fork("train.py", *train_flags(*SETTINGS, "--iter=6", "--name=parts"), folder=tmp_path / "printed")
+    process = Fork(
+        "train.py", *train_flags(*SETTINGS, "--iter=6", "--save_freq=3", "--name=parts"), folder=tmp_path / "printed"
+    )
     results = tmp_path / "results"
     wait_until((results / "parts" / "training_state.pth").exists, process)
     results.rename(tmp_path / "away")
@@ -188,7 +192,9 @@ def test_a_results_folder_that_vanishes_ends_a_run_that_goes_on_later(
     results.unlink(missing_ok=True)
     (tmp_path / "away").rename(results)
     resumed = fork(
-        "train.py", *train_flags(*SETTINGS, "--iter=6", "--name=parts", "--continue_train"), folder=tmp_path / "printed"
+        "train.py",
+        *train_flags(*SETTINGS, "--iter=6", "--save_freq=3", "--name=parts", "--continue_train"),
+        folder=tmp_path / "printed",
     )
     assert resumed.returncode == 0, resumed.stderr
     assert_same_results(tmp_path, "whole", "parts")

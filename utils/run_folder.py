@@ -69,18 +69,19 @@ class RunFolder:
         return self._newest_state() if has_state else None
 
     def claim(self) -> None:
-        """Keep other processes from training here for as long as this one lives. Makes the folders.
+        """Keep other processes from training here for as long as this one lives. Makes the folders; once is enough.
 
         Raises:
             RunError: another process does.
             OSError: they cannot be written.
         """
-        self.weights_folder.mkdir(parents=True, exist_ok=True)
-        self._claim = self.lock_path.open("a")
-        if fcntl is None:
+        if self._claim is not None:
             return
+        self.weights_folder.mkdir(parents=True, exist_ok=True)
+        claim = self.lock_path.open("a")
         try:
-            fcntl.lockf(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # processes that it forks do not inherit it
+            if fcntl is not None:
+                fcntl.lockf(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # processes that it forks do not inherit it
         except (BlockingIOError, PermissionError):
             raise RunError(
                 f"{self.folder}: expected no other process to train in it, found one; wait for it, end it, or give "
@@ -88,6 +89,7 @@ class RunFolder:
             ) from None
         except OSError:
             pass  # a file system without locks
+        self._claim = claim
 
     def _had_state(self) -> bool:
         """Whether a state was ever saved. Weights do not tell: a run may be killed between them and its first state."""

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from utils import RunError
+from utils.signals import heeded_stops, ignore_stops
 
 
 @contextmanager
@@ -28,13 +29,6 @@ def one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
 
 
-def _leave_in_peace() -> None:
-    """Let no further signal, as a launcher sends while a process ends, put a stack trace after its last words."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -44,9 +38,8 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
 
     SIGTERM and the end of the terminal end it as Ctrl-C does, and names that the terminal cannot show are escaped.
     """
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup has a process ignore it
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    for number in heeded_stops():
+        if number != signal.SIGINT:
             signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # there is none where the system has closed them
@@ -58,7 +51,7 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
         try:
             code = main()
         finally:
-            _leave_in_peace()
+            ignore_stops()  # a launcher sends one while a process ends, whose trace would follow its last words
         sys.exit(code)
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)

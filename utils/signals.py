@@ -5,6 +5,18 @@ import signal
 from types import FrameType, TracebackType
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What a person, a scheduler, and a terminal that closes send; Windows has no SIGHUP."""
+
+
+def heeded_stops() -> list[signal.Signals]:
+    """Those that this process has not been told to ignore, as nohup does with SIGHUP."""
+    return [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def ignore_stops() -> None:
+    """Let what is being done now, the last thing of this process, be done."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest:
@@ -18,9 +30,7 @@ class StopRequest:
         self.name = ""
 
     def __enter__(self) -> "StopRequest":
-        # nohup has a process ignore SIGHUP, which then stays so.
-        numbers = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        self._before = {number: signal.signal(number, self._note) for number in heeded_stops()}
         return self
 
     def __exit__(
