@@ -36,8 +36,10 @@ def atomic_path(path: Path, previous: Path | None = None) -> Iterator[Path]:
             path.replace(previous)
         part.replace(path)
         _flush_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):  # what went wrong is said, not that its folder is gone
+            part.unlink(missing_ok=True)
+        raise
 
 
 def check_folder(folder: Path) -> None:
