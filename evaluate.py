@@ -22,14 +22,14 @@ from data.checks import check_photos
 from data.classes import CLASSES, PALETTE
 from data.dataset import LabelledPhotos, PhotoPairs
 from data.faults import summary
-from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
+from segmenter import Segmenter, load
 from utils import RunError
 from utils.checkpoints import save_weights
 from utils.files import atomic_path, check_folder, check_output
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
 from utils.script import blame, run_script
-from utils.visuals import confusion_picture, gallery, panel
+from utils.visuals import confusion_picture, gallery, panel, save_picture
 
 Photos = LabelledPhotos | PhotoPairs
 
@@ -46,9 +46,9 @@ def evaluate(segment: Segmenter, photos: Photos, batch_size: int = 1) -> dict[st
     with tqdm(total=len(photos), unit="photo", dynamic_ncols=True) as progress:
         for start in range(0, len(photos), batch_size):
             batch = [photos[index] for index in range(start, min(start + batch_size, len(photos)))]
-            predictions = segment([photo for photo, _ in batch])
+            predictions = segment([photo for photo, _ in batch], batch_size=batch_size)
             for (_, labels), prediction in zip(batch, predictions, strict=True):
-                maps = torch.from_numpy(labels), torch.from_numpy(prediction)
+                maps = torch.from_numpy(labels), torch.from_numpy(prediction.labels)
                 own = confusion_matrix(*maps, len(CLASSES))
                 confusion += own
                 boundary += boundary_overlap(*maps, len(CLASSES))
@@ -77,14 +77,13 @@ def draw_gallery(segment: Segmenter, photos: Photos, figures: dict[str, Any], co
             photo, truth = photos[number]
             name, iou = each[number]
             caption = f"{title}: {name}, mean IoU {iou:.2f}. Photo, truth, prediction"
-            panels.append(panel(caption, photo, truth, segment([photo])[0], PALETTE))
+            panels.append(panel(caption, photo, truth, segment(photo).labels, PALETTE))
         columns.append(panels)
     return gallery(columns)
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
-    with atomic_path(path) as part:
-        picture.save(part, format="PNG")
+    save_picture(picture, path)
     print(f"{path} drawn")
 
 
@@ -152,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.picture_folder:
         with blame(f"--pictures {opt.picture_folder}: expected a folder that can be written", OSError):
             check_folder(Path(opt.picture_folder))
-    segment = Segmenter.from_options(opt)
+    segment = Segmenter.load(**opt.loading)
     print(describe(opt))
     print(segment.describe())
     shown: Photos = PhotoPairs(photos) if opt.pairs else photos

@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data import DataError
 from data.classes import PALETTE
 from data.photo_folder import list_photos
-from data.photos import Size
-from infer import TRAINED, Segmenter, best_weights, load
 from networks import fold_batch_norm
 from options import ExportOptions, describe, parse
+from segmenter import TRAINED, Seen, Segmenter, best_weights, load
 from utils import RunError
 from utils.files import atomic_path, check_output, sha256
 from utils.script import blame, run_script
@@ -44,8 +42,8 @@ def can_export() -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= OLDEST_PYTORCH
 
 
-def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArray[np.uint8], Size]]:
-    """(what the network sees, own size) of up to ``most`` photos, spread over the folder's.
+def read_photos(segment: Segmenter, folder: Path, most: int) -> list[Seen]:
+    """Up to ``most`` photos, spread over the folder's.
 
     Raises:
         RunError: there are none.
@@ -56,7 +54,7 @@ def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArr
     photos = []
     for number in np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int):
         try:
-            photos.append(segment.read(files[number]))
+            photos.append(segment.see(files[number]))
         except (DataError, OSError) as error:
             print(f"Skipped: {error}", file=sys.stderr)
     if not photos:
@@ -64,11 +62,11 @@ def read_photos(segment: Segmenter, folder: Path, most: int) -> list[tuple[NDArr
     return photos
 
 
-def agreement(first: Segmenter, second: Segmenter, photos: Sequence[tuple[NDArray[np.uint8], Size]]) -> float:
+def agreement(first: Segmenter, second: Segmenter, photos: Sequence[Seen]) -> float:
     """Share of the pixels of all photos to which both give the same class, 0 to 1."""
     same = pixels = 0
-    for square, size in tqdm(photos, "check", unit="photo", leave=False, dynamic_ncols=True):
-        maps = [segment.labels(segment.logits([square])[0], size) for segment in (first, second)]
+    for seen in tqdm(photos, "check", unit="photo", leave=False, dynamic_ncols=True):
+        maps = [segment.segmentation(seen, segment.logits([seen.square])[0]).labels for segment in (first, second)]
         same += int((maps[0] == maps[1]).sum())
         pixels += maps[0].size
     return same / pixels
@@ -106,7 +104,7 @@ def export(opt: ExportOptions) -> Path:
     fold_batch_norm(network)
     model = to_onnx(network, info.mean, info.std)
     if opt.int8:
-        model = to_eight_bits(model, [square for square, _ in photos])
+        model = to_eight_bits(model, [seen.square for seen in photos])
     with atomic_path(output) as part:
         write(model, part, metadata(info, PALETTE, sha256(path), eight_bit=opt.int8))
         share = agreement(plain, Segmenter(engine=OnnxEngine(part), path=output, size=info.size), photos)

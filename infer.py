@@ -1,22 +1,23 @@
-"""Draw a coloured clothes mask for every photo of a folder.
+"""Draw a coloured clothes mask for every photo of a folder, and cut garments out.
 
 python infer.py
 python infer.py --input holiday/ --output masks/ --device cuda --batch_size 8
+python infer.py --input shop/ --output cutouts/ --save cutout,json --only upper --crop
 python infer.py --input holiday/ --output masks/ --skip_existing --report failed.csv
 torchrun --nproc_per_node=4 infer.py --input holiday/
 """
 
 import csv
 import errno
+import json
 import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,287 +25,54 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import DataError
-from data.classes import CLASSES, PALETTE
+from data.classes import CLASSES, class_number
 from data.photo_folder import Problem, list_photos, mask_paths
-from data.photos import Photo, Size, load_photo, read_photo, squash_photo
-from options import InferOptions, SegmentOptions, describe, parse
+from options import InferOptions, describe, parse
+from segmenter import Seen, Segmentation, Segmenter
 from utils import RunError
-from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
-from utils.files import atomic_path, check_folder, check_output, sha256
-from utils.logits import label_map
+from utils.files import atomic_path, check_folder, check_output
 from utils.pipeline import ahead, in_batches
 from utils.script import blame, one_line, out_of_memory, run_script
 from utils.signals import ignore_stops
-from utils.visuals import is_whole, save_mask, save_overlay
-from utils.weights_info import ONNX_SIDES, WeightsInfo
+from utils.visuals import is_whole, save_picture
 
-# PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
-# imported where it is needed, here and in the modules above.
 if TYPE_CHECKING:
-    from torch import nn
+    from utils.distributed import Processes  # imported where it is needed, since PyTorch takes seconds
 
-    from utils.distributed import Processes
+__all__ = ["Segmentation", "Segmenter"]  # for "from infer import Segmenter"
 
-TRAINED = Path("trained_checkpoint")
-"""Where weights are looked for unless a file is named."""
+NAMES = {"mask": "masks", "overlay": "overlays", "cutout": "cut-outs", "classes": "class masks", "json": "JSON files"}
+"""How people call ``options.OUTPUTS``."""
 
-PREFERRED = ("u2net", "u2netp")
-"""Networks, the better one first."""
+ONE = {"mask": ".png", "overlay": "_overlay.jpg", "json": ".json"}
+"""Outputs of one file, and what their names have after the photo's."""
 
-ENOUGH = 4
-"""A JPEG is decoded at a half or less only if at least this many times the size that the network sees is left.
+EACH_CLASS = {"cutout": "_cutout_", "classes": "_mask_"}
+"""Outputs with a file for each class, and what stands in their names between the photo's and the class's."""
 
-At 4, labels of 0.02 % of the pixels change; at 2, of 0.2 %. (40 photos, bundled weights.)
-"""
-
-
-class Engine(Protocol):
-    """A network ready to run."""
-
-    @property
-    def name(self) -> str:
-        """What runs it, and where."""
-
-    @property
-    def info(self) -> WeightsInfo:
-        """What its weights say about themselves."""
-
-    def __call__(self, photos: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segmenter:
-    """Photos in, label maps out, at the photos' own size. Make one with ``Segmenter.load``."""
-
-    engine: Engine
-    path: Path  # of the weights
-    size: Size | None  # (width, height) at which the network sees photos; None: their own
-    flip: bool = False  # average with the mirrored photo
-    min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
-
-    @classmethod
-    def load(
-        cls,
-        checkpoint: Path | None = None,
-        *,
-        device: str = "auto",
-        engine: str = "auto",
-        amp: str = "off",
-        size: Size | str = "auto",
-        flip: bool = False,
-        min_area: float = 0.0,
-    ) -> "Segmenter":
-        """Read weights.
-
-        Args:
-            checkpoint: weights file, .pth or .onnx; None: the best one in trained_checkpoint/.
-            device: auto, cpu, cuda, cuda:N or mps.
-            engine: torch, onnx, or auto: ONNX Runtime on a CPU if export.py has been run, else PyTorch.
-            amp: off, bf16 or fp16: precision of PyTorch.
-            size: (width, height) at which the network sees a photo, "auto" for what the weights file says, or
-                "native".
-            flip: average the logits with those of the mirrored photo.
-            min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
-
-        Raises:
-            RunError: there are no such weights, or no such device.
-        """
-        check_device(device, amp)
-        fits = isinstance(size, str) or not (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES)
-        if engine == "auto" and (amp != "off" or size == "native" or not fits):
-            engine = "torch"  # which takes any size and knows other precisions
-        if checkpoint is None:
-            path, runner = best_weights(TRAINED, device, engine, amp)
-        else:
-            path, runner = open_weights(checkpoint, device, engine, amp)
-        seen = {"auto": runner.info.size, "native": None}[size] if isinstance(size, str) else size
-        return cls(engine=runner, path=path, size=seen, flip=flip, min_area=min_area)
-
-    @classmethod
-    def from_options(cls, opt: SegmentOptions) -> "Segmenter":
-        """As the options of a script say."""
-        return cls.load(
-            Path(opt.checkpoint) if opt.checkpoint else None,
-            device=opt.device,
-            engine=opt.engine,
-            amp=opt.amp,
-            size=opt.network_size,
-            flip=opt.flip,
-            min_area=opt.min_area,
-        )
-
-    def __call__(self, photos: Sequence[Image.Image]) -> list[NDArray[np.uint8]]:
-        """RGB photos -> label maps (H, W) uint8, each of its photo's size."""
-        logits = self.logits([np.asarray(squash_photo(photo, self.size)) for photo in photos])
-        return [self.labels(own, photo.size) for own, photo in zip(logits, photos, strict=True)]
-
-    def read(self, path: Path) -> tuple[NDArray[np.uint8], Size]:
-        """(what the network sees of a photo (H, W, 3), the photo's own size). Errors are those of ``load_photo``."""
-        photo = self.load_photo(path)
-        return np.asarray(photo.picture), photo.size
-
-    def load_photo(self, path: Path) -> Photo:
-        """A photo; its picture is what the network sees. Errors are those of ``data.photos.load_photo``."""
-        enough = None if self.size is None else (ENOUGH * self.size[0], ENOUGH * self.size[1])
-        photo = read_photo(path, enough)
-        return photo._replace(picture=squash_photo(photo.picture, self.size))
-
-    def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """What the network sees of N photos, each (H, W, 3) -> logits (N, C, H, W).
-
-        Raises:
-            RunError: they are not finite.
-        """
-        batch = np.stack(squares)
-        logits = self.engine(batch)
-        if self.flip:
-            mirrored = self.engine(np.ascontiguousarray(batch[:, :, ::-1]))
-            logits = (logits + mirrored[..., ::-1]) * np.float32(0.5)
-        if not np.isfinite(logits).all():
-            found = "NaN" if np.isnan(logits).any() else "infinity"
-            raise RunError(
-                f"{self.path}: expected finite logits, found {found}; the weights are damaged, or too large for "
-                "--amp fp16"
-            )
-        return logits
-
-    def labels(self, logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
-        """Logits (C, h, w) of a photo -> its label map (H, W), at its own ``size``.
-
-        The logits, not the labels, are brought to that size, which keeps edges smooth.
-        """
-        labels = label_map(logits, size)
-        if not self.min_area:
-            return labels
-        from utils.regions import absorb_small  # scipy takes longer to import than all else that is needed
-
-        return absorb_small(labels, self.min_area)
-
-    @property
-    def info(self) -> WeightsInfo:
-        """What the weights say about themselves."""
-        return self.engine.info
-
-    def describe(self) -> str:
-        """One line on the weights in use."""
-        size = "the photos' own size" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels"
-        if self.size != self.info.size:
-            size += f" instead of the {self.info.size[0]} x {self.info.size[1]} that the weights file names"
-        iou = f", validation IoU {self.info.mean_iou_clothes:.3f}" if self.info.mean_iou_clothes is not None else ""
-        return f"{self.path}: {self.info.arch}{iou}, at {size} by {self.engine.name}"
-
-
-def local_rank() -> int:
-    """Number of this process among those of a launcher on this machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
-
-
-def check_device(device: str, amp: str) -> None:
-    """Raise RunError if the device is not there, or does not know the precision."""
-    check_precision(amp, "cpu" if on_cpu(device) else pick_device(device, local_rank()).type)
-
-
-def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
-    """Read trained weights. Raises RunError."""
-    from networks import ARCHITECTURES
-    from utils.checkpoints import load_network
-
-    network, info = load_network(path, ARCHITECTURES, CLASSES)
-    if info.step == 0:
-        raise RunError(f"{path}: expected trained weights, found initial ones, whose head is random; train them first")
-    return network, info
-
-
-def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
-    """The file to use for a weights file, and what runs it: the ONNX file beside it where that is asked for or best.
-
-    Raises:
-        RunError: there is none, or it cannot be run that way.
-    """
-    exported = path.with_suffix(".onnx")
-    if path == exported and (engine == "torch" or device not in ("auto", "cpu")):
-        raise RunError(
-            f"{path}: expected weights for PyTorch (.pth), found an ONNX file; it runs on the CPU, in its own "
-            f"precision, on photos whose sides are multiples of {ONNX_SIDES} pixels"
-        )
-    if path == exported or engine == "onnx":
-        return exported, open_onnx(exported, path)
-    if engine == "auto" and exported.is_file() and on_cpu(device):
-        try:
-            return exported, open_onnx(exported, path)
-        except RunError as error:
-            print(f"Left out: {error}", file=sys.stderr)
-    return path, open_torch(path, device, amp)
-
-
-def open_onnx(exported: Path, weights: Path) -> Engine:
-    """An ONNX file run by ONNX Runtime, if it was made from these weights or they are not here. Raises RunError."""
-    try:
-        from utils.onnx_engine import OnnxEngine
-    except ImportError as error:
-        raise RunError(
-            f"{exported}: expected ONNX Runtime, found none that can be loaded ({error}); pip install onnxruntime"
-        ) from error
-
-    engine = OnnxEngine(exported)
-    if engine.info.classes != CLASSES:
-        raise RunError(f"{exported}: expected the classes {', '.join(CLASSES)}, found {', '.join(engine.info.classes)}")
-    if weights != exported and weights.is_file() and engine.source != sha256(weights):
-        raise RunError(
-            f"{exported}: expected to be made from {weights}, found it made from other weights; "
-            f"python export.py --checkpoint {weights} makes it anew"
-        )
-    return engine
-
-
-def open_torch(path: Path, device: str, amp: str) -> Engine:
-    """Weights run by PyTorch. Raises RunError."""
-    import torch
-
-    from networks import fold_batch_norm
-    from utils.torch_engine import TorchEngine
-
-    where = pick_device(device, local_rank())
-    if where.type == "cpu" and cpu_threads():
-        torch.set_num_threads(cpu_threads())
-    network, info = load(path)
-    fold_batch_norm(network)
-    return TorchEngine(network, info, where, amp)
-
-
-def best_weights(folder: Path, device: str = "auto", engine: str = "auto", amp: str = "off") -> tuple[Path, Engine]:
-    """The weights of a folder that promise the best masks, and what runs them.
-
-    The full network comes before the small one; then the higher validation IoU on record counts, then the newer file.
-    """
-    found = []
-    for path in sorted(folder.glob("*.pth")):
-        try:
-            entry = open_weights(path, device, engine, amp)
-        except RunError as error:
-            print(f"Left out: {error}", file=sys.stderr)
-            continue
-        info = entry[1].info
-        rank = (-PREFERRED.index(info.arch), info.mean_iou_clothes or 0.0, path.stat().st_mtime)
-        found.append((rank, entry))
-    if not found:
-        raise RunError(
-            f"{folder}: expected weights (*.pth), found none; fetch the released ones by "
-            "python setup_model_weights.py --released, or name your own by --checkpoint"
-        )
-    return max(found, key=lambda entry: entry[0])[1]
+ENDINGS = tuple(f"{kind}{name.split()[0]}" for kind in EACH_CLASS.values() for name in CLASSES[1:])
+"""What such names end in, before .png."""
 
 
 class Job(NamedTuple):
-    """A photo, and where its mask goes."""
+    """A photo, and where its mask goes. All else lies beside the mask."""
 
     photo: Path
     mask: Path
 
-    def output(self, name: str) -> Path:
-        """Where one of ``options.OUTPUTS`` goes."""
-        return self.mask if name == "mask" else self.mask.with_name(f"{self.mask.stem}_{name}.jpg")
+    def path(self, output: str, name: str = "") -> Path:
+        """Where one of ``options.OUTPUTS`` goes; if it has a file for each class, that of the class of this name."""
+        ending = f"{EACH_CLASS[output]}{name.split()[0]}.png" if output in EACH_CLASS else ONE[output]
+        return self.mask.with_name(self.mask.stem + ending)
+
+    def paths(self, output: str, classes: Sequence[str]) -> list[Path]:
+        """All files of an output."""
+        return [self.path(output, name) for name in (classes if output in EACH_CLASS else ("",))]
+
+
+def classes_of(opt: InferOptions) -> tuple[str, ...]:
+    """Names of the classes that were asked for, in order of their numbers."""
+    return tuple(CLASSES[number] for number in sorted(map(class_number, opt.kept)))
 
 
 class Work(NamedTuple):
@@ -339,25 +107,34 @@ def list_work(opt: InferOptions) -> Work:
             check_output(Path(opt.report), REPORT_HEADER.encode())
 
     # Names depend on all photos of the folder, not on which are left to do.
-    jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output), strict=True)]
+    jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output, ENDINGS), strict=True)]
     if output.resolve() in folder.resolve().parents:
-        check_photos_stay(jobs, folder, output, opt.outputs)
-    left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt.outputs))]
+        check_photos_stay(jobs, folder, output, opt)
+    left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt))]
     return Work(left, len(jobs) - len(left), problems)
 
 
-def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, outputs: Sequence[str]) -> None:
+def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, opt: InferOptions) -> None:
     """Raise RunError if an output would replace a photo, which only a folder above that of the photos can lead to."""
     photos = {folder.resolve() / job.photo.relative_to(folder) for job in jobs}
     for job in jobs:
-        for path in (job.output(name) for name in outputs):
+        for path in (path for name in opt.outputs for path in job.paths(name, classes_of(opt))):
             if output.resolve() / path.relative_to(output) in photos:
                 raise RunError(f"--output {output}: expected a folder where masks replace no photos, found {path}")
 
 
-def is_done(job: Job, outputs: Sequence[str]) -> bool:
-    """Whether all outputs of a photo are there. They are whole then: they get their names last."""
-    return all(is_whole(job.output(name)) for name in outputs)
+def is_done(job: Job, opt: InferOptions) -> bool:
+    """Whether all outputs of a photo are there, to their end."""
+    asked = classes_of(opt)
+    found: Sequence[str] = asked
+    if "cutout" in opt.outputs:  # of the classes that the photo has, which its JSON file says
+        try:
+            entries = json.loads(job.path("json").read_bytes())["classes"]
+            pixels = {entry["name"]: entry["pixels"] for entry in entries}
+            found = [name for name in asked if pixels[name]]
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+    return all(is_whole(path) for name in opt.outputs for path in job.paths(name, found if name == "cutout" else asked))
 
 
 PHOTO_ERRORS = (DataError, OSError, MemoryError)
@@ -396,19 +173,33 @@ def writing(path: Path) -> Iterator[Path]:
         raise DataError(f"expected to write {path}, found that it cannot be written ({found})") from error
 
 
-def write(segment: Segmenter, job: Job, logits: NDArray[np.float32], size: Size, outputs: Sequence[str]) -> None:
+def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
     """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
-    labels = segment.labels(logits, size)
-    if "mask" in outputs:
-        with writing(job.output("mask")) as path:
-            save_mask(labels, path, PALETTE)
-    if "overlay" in outputs:
-        # Read again rather than kept since: photos that wait for the network would fill the memory.
-        photo = load_photo(job.photo)
-        if photo.size != size:
-            raise DataError(f"expected the photo of {size[0]} x {size[1]} pixels that was there, found another one")
-        with writing(job.output("overlay")) as path:
-            save_overlay(photo, labels, path, PALETTE)
+
+    def save(picture: Image.Image, output: str, name: str = "") -> None:
+        with writing(job.path(output, name)) as path:
+            save_picture(picture, path)
+
+    if opt.only:
+        one = one.only(*opt.kept)
+    if "cutout" in opt.outputs:
+        found = one.found
+        for name in one.classes:
+            if name in found:
+                save(one.cutout(name, crop=opt.crop), "cutout", name)
+            else:  # what other weights may have found
+                with writing(job.path("cutout", name)) as path:
+                    path.unlink(missing_ok=True)
+    if "classes" in opt.outputs:
+        for name in one.classes:
+            save(one.class_mask(name), "classes", name)
+    if "overlay" in opt.outputs:
+        save(one.overlay(), "overlay")
+    if "mask" in opt.outputs:
+        save(one.mask(), "mask")
+    if "json" in opt.outputs:  # last, since it says that the cut-outs are all there
+        with writing(job.path("json")) as path, atomic_path(path) as part:
+            part.write_text(one.to_json())
 
 
 def segment_photos(
@@ -424,16 +215,16 @@ def segment_photos(
         problems.append(Problem(photo, reason(photo, error)))
         progress.write(failure(problems[-1]), file=sys.stderr)
 
-    def write_one(job: Job, logits: NDArray[np.float32], size: Size) -> None:
+    def write_one(job: Job, seen: Seen, logits: NDArray[np.float32]) -> None:
         try:
-            write(segment, job, logits, size, opt.outputs)
+            write(segment.segmentation(seen, logits), job, opt)
         except PHOTO_ERRORS as error:
             fail(job.photo, error)
 
     readers, writers = ThreadPoolExecutor(opt.workers), ThreadPoolExecutor(opt.workers)
     try:
         pending: deque[Future[None]] = deque()
-        reading = ahead(readers, lambda job: segment.load_photo(job.photo), jobs, opt.workers + opt.batch_size)
+        reading = ahead(readers, lambda job: segment.see(job.photo), jobs, opt.workers + opt.batch_size)
         for batch in in_batches(reading, opt.batch_size):
             good = []
             for job, read in batch:
@@ -442,15 +233,14 @@ def segment_photos(
                 except PHOTO_ERRORS as error:
                     fail(job.photo, error)
                     progress.update()
-            for job, photo in good:
-                if photo.frames > 1:
-                    note = f"expected one picture, found {photo.frames} frames; the mask is that of the first"
+            for job, seen in good:
+                if seen.frames > 1:
+                    note = f"expected one picture, found {seen.frames} frames; the mask is that of the first"
                     progress.write(one_line(f"{job.photo}: {note}"), file=sys.stderr)
             if not good:
                 continue
-            squares = [np.asarray(photo.picture) for _, photo in good]
             try:
-                all_logits = segment.logits(squares)
+                all_logits = segment.logits([seen.square for _, seen in good])
             except (MemoryError, RuntimeError) as error:
                 # Photos that the network sees at one size would all meet it.
                 if segment.size is not None or not out_of_memory(error):
@@ -459,8 +249,8 @@ def segment_photos(
                     fail(job.photo, MemoryError())
                     progress.update()
                 continue
-            for (job, photo), logits in zip(good, all_logits, strict=True):
-                pending.append(writers.submit(write_one, job, logits, photo.size))
+            for (job, seen), logits in zip(good, all_logits, strict=True):
+                pending.append(writers.submit(write_one, job, seen, logits))
             while len(pending) > opt.workers:
                 pending.popleft().result()
                 progress.update()
@@ -514,6 +304,11 @@ def gather_and_report(opt: InferOptions, processes: "Processes | None", problems
     return problems
 
 
+def photos(count: int) -> str:
+    """A number of them, in words."""
+    return f"{count} photo" + "s" * (count != 1)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(InferOptions, argv)
     processes = join(opt.device)
@@ -521,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One process lists the folder for all: its content may change.
     work = processes.on_main(lambda: list_work(opt)) if processes else list_work(opt)
     share = work.jobs[rank::world_size]
-    segment = Segmenter.from_options(opt) if share else None
+    segment = Segmenter.load(**opt.loading) if share else None
     problems = list(work.problems) if rank == 0 else []
     if rank == 0:
         print(describe(opt))
@@ -543,10 +338,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if processes:
         processes.stop()
     if rank == 0:
+        *names, last = (NAMES[name] for name in opt.outputs)
+        what = f"{', '.join(names)} and {last}" if names else last
         written = len(work.jobs) - (len(problems) - len(work.problems))
         print(
-            f"{written} {' and '.join(f'{name}s' for name in opt.outputs)} in {opt.output}"
-            + (f", {work.done} photos done before" if opt.skip_existing else "")
+            f"{what[0].upper()}{what[1:]} of {photos(written)} in {opt.output}"
+            + (f", {photos(work.done)} done before" if opt.skip_existing else "")
             + (f", {len(problems)} failed" if problems else "")
         )
     return 1 if problems else 0

@@ -22,10 +22,10 @@ from benchmarks.measure import hardware, interleaved, table  # noqa: E402
 from benchmarks.weights import random_weights  # noqa: E402
 from data.classes import PALETTE  # noqa: E402
 from export import export  # noqa: E402
-from infer import Segmenter, load  # noqa: E402
 from options import ExportOptions  # noqa: E402
+from segmenter import Segmenter, load  # noqa: E402
 from utils.devices import pick_device  # noqa: E402
-from utils.visuals import save_mask  # noqa: E402
+from utils.visuals import mask_picture, save_picture  # noqa: E402
 
 PLAIN, REFERENCE = "PyTorch, plain", "ONNX Runtime, its defaults"
 
@@ -42,7 +42,7 @@ def plain_pytorch(path: Path, device: torch.device) -> Callable[[Path, Path], No
         with torch.no_grad():
             logits = network(((pixels - info.mean) / info.std)[None].to(device))[0]
             labels = torch.log_softmax(logits, 1).argmax(1)[0].to(torch.uint8).cpu().numpy()
-        save_mask(np.asarray(Image.fromarray(labels).resize(image.size)), mask, PALETTE)
+        save_picture(mask_picture(np.asarray(Image.fromarray(labels).resize(image.size)), PALETTE), mask)
 
     return segment
 
@@ -57,15 +57,14 @@ def default_session(path: Path, size: int) -> Callable[[Path, Path], None]:
         image = Image.open(photo).convert("RGB")
         square = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
         labels = session.run(None, {"photos": square[None]})[0][0].argmax(0).astype(np.uint8)
-        save_mask(np.asarray(Image.fromarray(labels).resize(image.size)), mask, PALETTE)
+        save_picture(mask_picture(np.asarray(Image.fromarray(labels).resize(image.size)), PALETTE), mask)
 
     return segment
 
 
 def ours(segment: Segmenter) -> Callable[[Path, Path], None]:
     def run(photo: Path, mask: Path) -> None:
-        square, size = segment.read(photo)
-        save_mask(segment.labels(segment.logits([square])[0], size), mask, PALETTE)
+        save_picture(segment(photo).mask(), mask)
 
     return run
 

@@ -9,6 +9,19 @@ CLASSES = ("background", "upper body", "lower body", "full body")
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 """RGB colour of each class, 0 to 255, in masks and pictures."""
 
+
+def class_number(name: str) -> int:
+    """Number of a class that is named in full, "upper body", or by its first word, "upper".
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    for number, known in enumerate(CLASSES):
+        if name in (known, known.split()[0]):
+            return number
+    raise ValueError(f"expected a class ({', '.join(CLASSES)}), found {name!r}")
+
+
 # The 46 categories of iMaterialist (Fashion) 2019, in order of their id. The position is the id.
 CATEGORIES = (
     "shirt, blouse",

@@ -73,12 +73,14 @@ def _no_file(path: Path, mode: int) -> str:
     return f"expected a photo, found a {link}{_OTHERS.get(stat.S_IFMT(mode), 'thing that is no file')}"
 
 
-def mask_paths(files: Sequence[Path], folder: Path, output: Path) -> list[Path]:
+def mask_paths(files: Sequence[Path], folder: Path, output: Path, endings: tuple[str, ...] = ()) -> list[Path]:
     """Where the mask of each file of a folder goes: the same sub-folder and name, ending in .png.
 
     Files that differ in their ending only, a.jpg and a.webp, keep it: a.jpg.png and a.webp.png. So does a file whose
-    mask would be called like a sub-folder.
+    mask would be called like a sub-folder, and so do a.jpg and a_cutout_upper.jpg, if "_cutout_upper" is one of the
+    ``endings`` that other files have which are made of a.jpg.
     """
+    others = tuple(f"{ending}.png" for ending in endings)
 
     def whole(number: int) -> Path:
         path = files[number]
@@ -91,6 +93,10 @@ def mask_paths(files: Sequence[Path], folder: Path, output: Path) -> list[Path]:
         # Some file systems take A.png and a.png for one.
         count = Counter(str(path).lower() for path in chain(masks, folders))
         several = {name for name, times in count.items() if times > 1}
+        for name in (name for name in count if name.endswith(others)):
+            shorter = next(name.removesuffix(other) + ".png" for other in others if name.endswith(other))
+            if shorter in count:
+                several |= {name, shorter}
         del count
         meet = (
             [number for number, mask in enumerate(masks) if str(mask).lower() in several and mask != whole(number)]

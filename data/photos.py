@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -107,6 +108,24 @@ def _frames(image: Image.Image) -> int:
     if image.format in ("MPO", "PSD") or not getattr(image, "is_animated", False):
         return 1
     return int(getattr(image, "n_frames", 1))
+
+
+def from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An array as an RGB picture, transparency laid over white.
+
+    Args:
+        pixels: (H, W, 3) in RGB, (H, W, 4) in RGBA, or (H, W) in grey, uint8, 0 to 255.
+
+    Raises:
+        DataError: it is another array.
+    """
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype != np.uint8 or not fits or not pixels.size:
+        raise DataError(
+            "expected a photo as an array (H, W, 3), (H, W, 4) or (H, W) of uint8, 0 to 255, found one of shape "
+            f"{pixels.shape} of {pixels.dtype}"
+        )
+    return to_rgb(Image.fromarray(pixels))
 
 
 def another_size(path: Path, wanted: Size) -> Size | None:

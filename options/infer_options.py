@@ -2,11 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from options.base_options import NetworkOptions, OptionError, option
 
-OUTPUTS = ("mask", "overlay")
+OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
 """What infer.py can write for a photo."""
+
+GARMENTS = ("upper", "lower", "full")
+"""What people call the classes of clothes."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,19 @@ class SegmentOptions(NetworkOptions):
         width, _, height = self.size.partition("x")
         return int(width), int(height or width)
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What ``Segmenter.load`` is told."""
+        return {
+            "checkpoint": self.checkpoint or None,
+            "device": self.device,
+            "engine": self.engine,
+            "amp": self.amp,
+            "size": self.network_size,
+            "flip": self.flip,
+            "min_area": self.min_area,
+        }
+
 
 @dataclass(frozen=True)
 class InferOptions(SegmentOptions):
@@ -75,16 +92,44 @@ class InferOptions(SegmentOptions):
     input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")
     output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
     workers: int = option(2, "threads that read photos, and as many that write masks, beside the network", least=1)
-    save: str = option("mask", "what to write, separated by commas: mask (NAME.png), overlay (NAME_overlay.jpg)")
+    save: str = option(
+        "mask",
+        "what to write, separated by commas: mask (NAME.png, all classes), overlay (NAME_overlay.jpg), cutout "
+        "(NAME_cutout_upper.png, ...: a class, all else transparent), classes (NAME_mask_upper.png, ...: a class in "
+        "black and white), json (NAME.json: shares, boxes, run-length encodings)",
+    )
+    only: str = option(
+        "", "classes to draw, separated by commas, of upper, lower and full; others are background [all]"
+    )
+    crop: bool = option(False, "crop cut-outs to what is not transparent")
     skip_existing: bool = option(False, "leave photos alone whose outputs are there already: go on with a stopped run")
     report: str = option("", "CSV file for the names of photos that failed, and why [none]")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not set(self.outputs) <= set(OUTPUTS):
-            raise OptionError(f"--save: expected {' or '.join(OUTPUTS)}, or both with a comma, found {self.save!r}")
+            raise OptionError(f"--save: expected some of {','.join(OUTPUTS)}, with commas, found {self.save!r}")
+        if self.only and not set(self.kept) <= set(GARMENTS):
+            raise OptionError(f"--only: expected some of {','.join(GARMENTS)}, with commas, found {self.only!r}")
+        if self.crop and "cutout" not in self.outputs:
+            raise OptionError(f"--crop: expected cutout in --save, found {self.save!r}")
+        if self.skip_existing and "cutout" in self.outputs and "json" not in self.outputs:
+            raise OptionError(
+                "--skip_existing: expected json beside cutout in --save, since the JSON file tells of which classes a "
+                f"photo has cut-outs, found {self.save!r}"
+            )
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """What to write, as a tuple."""
-        return tuple(name.strip() for name in self.save.split(","))
+        return _words(self.save)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What --only names, as a tuple."""
+        return _words(self.only) if self.only else GARMENTS
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Words between commas, each once."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))

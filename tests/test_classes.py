@@ -3,7 +3,8 @@ import csv
 import pytest
 from conftest import ROOT
 
-from data.classes import CATEGORIES, CLASSES, LABEL_SETS, PALETTE, class_of
+from data.classes import CATEGORIES, CLASSES, LABEL_SETS, PALETTE, class_number, class_of
+from options.infer_options import GARMENTS
 
 
 def test_categories_are_those_of_imaterialist() -> None:
@@ -24,6 +25,14 @@ def test_other_ids_are_refused(category: int) -> None:
 
 def test_palette_is_the_original_one() -> None:
     assert PALETTE == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+
+
+def test_people_may_name_a_class_by_its_first_word() -> None:
+    assert tuple(name.split()[0] for name in CLASSES[1:]) == GARMENTS
+    for number, name in enumerate(CLASSES):
+        assert class_number(name) == class_number(name.split()[0]) == number
+    with pytest.raises(ValueError, match=r"expected a class \(background, .*, full body\), found 'body'"):
+        class_number("body")
 
 
 def test_both_label_sets_lead_to_the_same_class() -> None:

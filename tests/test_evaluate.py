@@ -14,9 +14,9 @@ import evaluate
 from data.annotations import read_annotations
 from data.classes import CLASSES
 from data.dataset import LabelledPhotos
-from infer import Segmenter
 from networks import U2NETP
 from options import EvaluateOptions
+from segmenter import Segmenter
 from utils import RunError
 from utils.checkpoints import read_file, save_weights
 from utils.weights_info import WeightsInfo
@@ -45,7 +45,7 @@ def test_figures_are_those_of_the_label_maps(photo_folder: PhotoFolder, weights:
 
     segment = Segmenter.load(weights, device="cpu")
     photos = LabelledPhotos(read_annotations(photo_folder.csv), photo_folder.images)
-    pairs = [(photos[index][1], segment([photos[index][0]])[0]) for index in range(8)]
+    pairs = [(photos[index][1], segment(photos[index][0]).labels) for index in range(8)]
     truth, prediction = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
     assert np.array(figures["confusion"]).sum() == truth.size == 8 * 60 * 80  # the photos' own resolution
     for value, (name, found) in enumerate(figures["iou"].items()):

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import re
 import shutil
@@ -19,8 +20,8 @@ from PIL import Image
 
 import infer
 from data.classes import CLASSES, PALETTE
-from infer import Segmenter, best_weights
 from networks import U2NETP
+from segmenter import Segmenter, best_weights
 from utils import RunError
 from utils.checkpoints import save_weights
 from utils.regions import absorb_small
@@ -84,7 +85,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_done(tmp_path: Path, weights: 
     assert list(masks(tmp_path)) == ["a.png", "z.png"]
     assert re.search(r"Failed: .*broken.jpg: expected a picture", done.stderr)
     assert re.search(r"Failed: .*notes.txt: expected a picture", done.stderr)
-    assert "2 masks in" in done.stdout
+    assert "Masks of 2 photos in" in done.stdout
     assert "2 failed" in done.stdout
     assert "Traceback" not in done.stderr
 
@@ -196,7 +197,7 @@ def test_size_at_which_the_network_sees_a_photo(weights: Path) -> None:
         segment.engine.network.register_forward_hook(
             lambda module, inputs, outputs, seen=seen: seen.append(inputs[0].shape[2:])
         )
-        assert segment([portrait])[0].shape == (90, 50)
+        assert segment(portrait).labels.shape == (90, 50)
         assert tuple(seen[0]) == expected
 
 
@@ -208,15 +209,15 @@ def test_logits_are_resized_before_the_argmax(weights: Path) -> None:
     with torch.no_grad():
         logits = segment.engine.network((square[None] / 255 - 0.5) / 0.5)[0]
     up = torch.nn.functional.interpolate(logits, (37, 53), mode="bilinear", align_corners=False)
-    np.testing.assert_array_equal(segment([image])[0], up.argmax(1)[0].numpy())
+    np.testing.assert_array_equal(segment(image).labels, up.argmax(1)[0].numpy())
 
 
 def test_batches_give_the_masks_of_single_photos(weights: Path) -> None:
     draw = np.random.default_rng(0)
     photos = [Image.fromarray(draw.integers(0, 255, (30 + n, 50, 3)).astype(np.uint8)) for n in range(4)]
     segment = Segmenter.load(weights, device="cpu")
-    for together, alone in zip(segment(photos), (segment([one])[0] for one in photos), strict=True):
-        assert (together == alone).mean() > 0.999
+    for together, alone in zip(segment(photos, batch_size=4), map(segment, photos), strict=True):
+        assert (together.labels == alone.labels).mean() > 0.999
 
 
 def test_the_best_weights_of_a_folder(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,21 +249,101 @@ def test_the_bundled_weights_dress_the_bundled_photos(tmp_path: Path) -> None:
     assert (hopper[:300, :130] == 0).mean() > 0.9  # flag
 
 
-def test_overlays_on_request(tmp_path: Path, weights: Path) -> None:
-    for name in ("a.jpg", "sub/a.png"):
+@pytest.fixture
+def dressed(tmp_path: Path) -> tuple[Path, list[str]]:
+    """The output folder, and flags, of a run on a photo of an upper body, by the bundled weights."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    shutil.copy(ROOT / "input_images" / "grace_hopper.jpg", tmp_path / "in" / "sub" / "a.jpg")
+    bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+    return tmp_path / "out" / "sub", flags(tmp_path, bundled, "--min_area=0.05")  # jacket, and no specks
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_output_on_request(dressed: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    out, common = dressed
+    assert infer.main([*common, "--save=mask,overlay,cutout,classes,json"]) == 0
+    assert "Masks, overlays, cut-outs, class masks and JSON files of 1 photo in" in capsys.readouterr().out
+    assert names(out) == [
+        "a.json", "a.png", "a_cutout_upper.png", "a_mask_full.png", "a_mask_lower.png", "a_mask_upper.png",
+        "a_overlay.jpg",
+    ]  # fmt: skip
+    kinds = {"a.png": "P", "a_cutout_upper.png": "RGBA", "a_mask_upper.png": "L", "a_overlay.jpg": "RGB"}
+    for name, mode in kinds.items():
+        with Image.open(out / name) as picture:
+            assert (picture.mode, picture.size) == (mode, (512, 600)), name
+    labels = np.asarray(Image.open(out / "a.png"))
+    for number, name in enumerate(("upper", "lower", "full"), start=1):
+        pixels = np.asarray(Image.open(out / f"a_mask_{name}.png"))
+        np.testing.assert_array_equal(pixels, np.where(labels == number, 255, 0))
+    content = json.loads((out / "a.json").read_text())
+    assert [entry["pixels"] > 0 for entry in content["classes"]] == [True, False, False]
+
+
+def test_one_class_cropped(dressed: tuple[Path, list[str]]) -> None:
+    out, common = dressed
+    assert infer.main([*common, "--save=cutout,mask,json", "--only=upper,full", "--crop"]) == 0
+    assert names(out) == ["a.json", "a.png", "a_cutout_upper.png"]
+    content = json.loads((out / "a.json").read_text())
+    assert [entry["name"] for entry in content["classes"]] == ["upper body", "full body"]
+    with Image.open(out / "a_cutout_upper.png") as cutout:
+        box = content["classes"][0]["box"]
+        assert np.abs(np.array(cutout.size) - box[2:]).max() <= 4  # and soft edges around
+        assert cutout.getchannel("A").getbbox() == (0, 0, *cutout.size)
+    assert infer.main([*common, "--save=cutout,classes", "--only=lower"]) == 0
+    assert names(out) == ["a.json", "a.png", "a_cutout_upper.png", "a_mask_lower.png"]  # no lower body to be cut out
+    assert not np.asarray(Image.open(out / "a_mask_lower.png")).any()
+
+
+def test_cutouts_that_no_longer_hold_go(dressed: tuple[Path, list[str]]) -> None:
+    out, common = dressed
+    out.mkdir(parents=True)
+    (out / "a_cutout_lower.png").write_text("by other weights")
+    assert infer.main([*common, "--save=cutout"]) == 0
+    assert names(out) == ["a_cutout_upper.png"]
+
+
+def test_cutouts_are_done_when_all_are_there(
+    dressed: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, common = dressed
+    again = [*common, "--save=cutout,json", "--skip_existing"]
+    for missing in ("a.json", "a_cutout_upper.png", None):
+        capsys.readouterr()
+        assert infer.main(again) == 0
+        done = " 1 photo done before" in capsys.readouterr().out
+        assert done == (missing is None)
+        if missing:
+            (out / missing).unlink()
+            if missing == "a_cutout_upper.png":
+                assert infer.main(again) == 0
+    (out / "a.json").write_text('{"version": 1, "classes": [{"name": "upper body", "pixels": 5}]}\n')  # of --only upper
+    for text in ((out / "a.json").read_text(), "[]\n", "{", '{"classes": [{}]}\n}\n'):
+        (out / "a.json").write_text(text)
+        assert infer.main(again) == 0
+        assert "0 photos done before" in capsys.readouterr().out
+        assert json.loads((out / "a.json").read_text())["width"] == 512
+
+
+def test_no_photo_is_called_as_another_ones_output(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "a_mask_upper.png", "b_mask_upper.png", "c.png", "C_CUTOUT_FULL.jpg"):
         photo(tmp_path / "in" / name)
-    assert infer.main(flags(tmp_path, weights, "--save=mask,overlay")) == 0
-    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert found == ["a.png", "a_overlay.jpg", "sub/a.png", "sub/a_overlay.jpg"]
-    with Image.open(tmp_path / "out" / "sub" / "a_overlay.jpg") as overlay:
-        assert (overlay.format, overlay.size) == ("JPEG", (40, 30))
+    for save in ("mask", "mask,classes"):  # so that names are the same, whatever is saved
+        assert infer.main(flags(tmp_path, weights, f"--save={save}")) == 0
+        masks = [name for name in names(tmp_path / "out") if not re.search(r"(jpg|png|b_mask_upper)_mask_", name)]
+        assert masks == [
+            "C_CUTOUT_FULL.jpg.png", "a.jpg.png", "a_mask_upper.png.png", "b_mask_upper.png", "c.png.png",
+        ]  # fmt: skip
+    assert len(names(tmp_path / "out")) == 5 * 4
 
 
 def test_averaging_with_the_mirrored_photo_makes_the_result_mirror_with_the_photo(weights: Path) -> None:
     pixels = np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     both = [Image.fromarray(pixels), Image.fromarray(pixels[:, ::-1].copy())]
-    plain, mirrored = Segmenter.load(weights, device="cpu")(both)
-    averaged, averaged_mirrored = Segmenter.load(weights, device="cpu", flip=True)(both)
+    plain, mirrored = (one.labels for one in Segmenter.load(weights, device="cpu")(both))
+    averaged, averaged_mirrored = (one.labels for one in Segmenter.load(weights, device="cpu", flip=True)(both))
     assert (averaged == averaged_mirrored[:, ::-1]).mean() > 0.999
     assert (plain == mirrored[:, ::-1]).mean() < 0.95
 
@@ -270,8 +351,8 @@ def test_averaging_with_the_mirrored_photo_makes_the_result_mirror_with_the_phot
 def test_small_regions_go_on_request(weights: Path) -> None:
     pixels = np.random.default_rng(6).integers(0, 255, (96, 96, 3)).astype(np.uint8)
     segment = Segmenter.load(weights, device="cpu")
-    [plain] = segment([Image.fromarray(pixels)])
-    [clean] = replace(segment, min_area=0.05)([Image.fromarray(pixels)])
+    plain = segment(pixels).labels
+    clean = replace(segment, min_area=0.05)(pixels).labels
     np.testing.assert_array_equal(clean, absorb_small(plain, 0.05))
     assert (clean != plain).any()
 
@@ -298,8 +379,8 @@ def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None
     more = [f"--output={tmp_path / 'shared'}", f"--report={report}"]
     done = run(*torchrun, "infer.py", *flags(tmp_path, weights, *more))
     assert done.returncode != 0  # a file is no photo
-    assert done.stdout.count("masks in") == 1
-    assert "5 masks in" in done.stdout
+    assert done.stdout.count("Masks of") == 1
+    assert "Masks of 5 photos in" in done.stdout
     assert "2 failed" in done.stdout
     assert done.stderr.count("Failed: ") == 2
     assert failed(report) == {"notes.txt", "broken.jpg"}
@@ -334,7 +415,7 @@ def test_an_output_that_cannot_be_written_harms_no_other(tmp_path: Path, weights
     assert re.search(r"Failed: \S*2.png: expected to write \S*2.png, found that it cannot be written", done.stderr)
     assert "Traceback" not in done.stderr
     assert list(masks(tmp_path)) == ["0.png", "1.png", "3.png"]
-    assert "3 masks in" in done.stdout
+    assert "Masks of 3 photos in" in done.stdout
 
 
 @pytest.fixture
@@ -372,7 +453,10 @@ def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
     subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
     done = fork("infer.py", *flags(tmp_path, weights, "--skip_existing"), folder=tmp_path)
     assert len(masks(tmp_path)) == 30
-    assert f"{30 - len(before)} masks in {tmp_path / 'out'}, {len(before)} photos done before, 1 failed" in done.stdout
+    assert (
+        f"Masks of {30 - len(before)} photos in {tmp_path / 'out'}, {len(before)} photos done before, 1 failed"
+        in done.stdout
+    )
 
 
 def failed(report: Path) -> set[str]:
@@ -410,7 +494,10 @@ def test_a_run_that_is_stopped_goes_on(tmp_path: Path, weights: Path, number: si
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     done = fork("infer.py", *flags(tmp_path, weights, *more, "--skip_existing"), folder=tmp_path / "said")
     assert done.returncode == 1  # for what failed before is tried again
-    assert f"3 masks and overlays in {tmp_path / 'out'}, {len(before) // 2} photos done before, 1 failed" in done.stdout
+    assert (
+        f"Masks and overlays of 3 photos in {tmp_path / 'out'}, {len(before) // 2} photos done before, 1 failed"
+        in done.stdout
+    )
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -452,7 +539,7 @@ def test_what_is_there_is_left_alone_on_request(
     (tmp_path / "out" / "a.jpg.png").write_bytes(b"left alone" + mask[-8:])
     (tmp_path / "out" / "a.png.png").unlink()
     assert infer.main(flags(tmp_path, weights, "--skip_existing")) == 0
-    assert "1 masks in" in (said := capsys.readouterr().out)
+    assert "Masks of 1 photo in" in (said := capsys.readouterr().out)
     assert "2 photos done before" in said
     assert (tmp_path / "out" / "a.jpg.png").read_bytes() == b"left alone" + mask[-8:]
     for cut in (b"", mask[:-1]):  # as other programs and full disks leave them
@@ -509,7 +596,7 @@ def test_names_are_told_where_nothing_but_ascii_can_be_written(tmp_path: Path) -
     done = python("infer.py", *flags(tmp_path, bundled, f"--output={output}"), env=ascii_only)
     assert done.returncode == 1
     assert re.search(r"Failed: \S*\\\S*\.jpg: expected a picture", done.stderr)
-    assert re.search(r"0 masks in \S*out \\\S*, 1 failed", done.stdout)
+    assert re.search(r"Masks of 0 photos in \S*out \\\S*, 1 failed", done.stdout)
     assert "Traceback" not in done.stderr
 
 
@@ -541,8 +628,8 @@ def test_memory_grows_by_a_byte_a_pixel_with_a_jpeg(tmp_path: Path) -> None:
 def test_a_large_photo_read_small_looks_the_same(tmp_path: Path, weights: Path) -> None:
     photo(tmp_path / "in" / "a.jpg", (2400, 1600))
     segment = Segmenter.load(weights, device="cpu")
-    seen, own = segment.read(tmp_path / "in" / "a.jpg")
-    assert (seen.shape, own) == ((64, 64, 3), (2400, 1600))
+    seen = segment.see(tmp_path / "in" / "a.jpg")
+    assert (seen.square.shape, seen.size) == ((64, 64, 3), (2400, 1600))
     with Image.open(tmp_path / "in" / "a.jpg") as image:
         full = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
-    assert np.abs(seen - full).mean() < 1  # of 255
+    assert np.abs(seen.square - full).mean() < 1  # of 255

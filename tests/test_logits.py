@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.logits import STRIP, label_map
+from utils.logits import STRIP, label_map, probabilities
 
 
 def plain(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -30,6 +30,15 @@ def test_labels_are_those_of_interpolated_logits(
     assert labels.dtype == np.uint8
     different = labels != plain(logits, (photo_width, photo_height))
     assert different.sum() <= 0.001 * labels.size  # where two logits are equal but for rounding
+
+
+@given(st.integers(0, 1000), st.integers(1, 60), st.integers(1, 60))
+def test_probabilities_are_the_softmax_of_interpolated_logits(seed: int, photo_height: int, photo_width: int) -> None:
+    logits = np.random.default_rng(seed).standard_normal((3, 7, 9)).astype(np.float32) * 20
+    up = F.interpolate(torch.from_numpy(logits)[None], (photo_height, photo_width), mode="bilinear")
+    np.testing.assert_allclose(
+        probabilities(logits, (photo_width, photo_height)), up.softmax(1)[0].numpy(), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_large_photos_are_worked_on_in_strips() -> None:

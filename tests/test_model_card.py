@@ -9,7 +9,7 @@ from conftest import ROOT
 from PIL import Image
 
 import infer
-from infer import Segmenter
+from segmenter import Segmenter
 from utils.onnx_engine import OnnxEngine
 
 WEIGHTS = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"

@@ -44,7 +44,7 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     first = next(line for line in LINES if line.startswith("pip install -r requirements.txt"))
     command = first.split("&&")[1].split()
     assert command == ["python", "infer.py"]
-    for name in ("infer.py", "options", "networks", "data", "utils", "trained_checkpoint", "input_images"):
+    for name in ("infer.py", "segmenter.py", "options", "networks", "data", "utils", "trained_checkpoint", "input_images"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)

@@ -10,8 +10,8 @@ import torch
 from conftest import ROOT, PhotoFolder, run, write_photos
 
 import train
-from infer import Segmenter
 from networks import U2NETP
+from segmenter import Segmenter
 
 SCRIPT = ROOT / "docs" / "train_bundled_weights.sh"
 

@@ -29,6 +29,18 @@ def test_pycocotools_agrees(mask: np.ndarray) -> None:
 
 
 @given(masks)
+def test_the_encoding_for_coco_is_the_one_of_pycocotools(mask: np.ndarray) -> None:
+    ours, theirs = rle.encode_coco(mask), coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert ours == {"size": list(theirs["size"]), "counts": theirs["counts"].decode()}
+
+
+def test_long_runs_are_encoded_for_coco() -> None:
+    mask = np.zeros((300, 4000), bool)
+    mask[:, 1000:1001] = mask[:, 1003:3500] = mask[:150, 3700:] = True
+    assert rle.encode_coco(mask)["counts"] == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+
+
+@given(masks)
 def test_box_size_is_that_of_the_mask(mask: np.ndarray) -> None:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     expected = (np.ptp(rows) + 1, np.ptp(columns) + 1) if len(rows) else (0, 0)

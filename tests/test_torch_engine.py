@@ -8,8 +8,8 @@ from PIL import Image
 
 from data.classes import CLASSES
 from data.photos import load_photo
-from infer import Segmenter
 from networks import ARCHITECTURES, U2NETP, fold_batch_norm
+from segmenter import Segmenter
 from utils.checkpoints import load_network
 from utils.logits import label_map
 
@@ -30,7 +30,7 @@ def agreement(engine: str, photos: list[Path]) -> float:
     same = []
     for path in photos:
         photo = load_photo(path)
-        same.append((segment([photo])[0] == plain_labels(BUNDLED, photo)).mean())
+        same.append((segment(photo).labels == plain_labels(BUNDLED, photo)).mean())
     return float(np.mean(same))
 
 

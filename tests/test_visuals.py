@@ -6,10 +6,10 @@ from PIL import Image
 from utils.visuals import (
     confusion_picture,
     gallery,
+    mask_picture,
     overlay,
     panel,
-    save_mask,
-    save_overlay,
+    save_picture,
 )
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
@@ -17,7 +17,7 @@ PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 
 def test_masks_are_palette_pngs_with_the_class_as_index(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (30, 20)).astype(np.uint8)
-    save_mask(labels, tmp_path / "a" / "m.png", PALETTE)
+    save_picture(mask_picture(labels, PALETTE), tmp_path / "a" / "m.png")
     with Image.open(tmp_path / "a" / "m.png") as mask:
         assert (mask.format, mask.mode, mask.size) == ("PNG", "P", (20, 30))
         np.testing.assert_array_equal(np.asarray(mask), labels)
@@ -33,7 +33,7 @@ def test_an_overlay_tints_clothes_and_leaves_the_rest(tmp_path: Path) -> None:
     assert (pixels[labels == 0] == 100).all()
     assert pixels[35, 20].tolist() == [177, 50, 50]  # half the photo, half the class's colour at twice its brightness
     assert pixels[20, 20].tolist() == [255, 0, 0]  # the outline
-    save_overlay(photo, labels, tmp_path / "a" / "o.jpg", PALETTE)
+    save_picture(overlay(photo, labels, PALETTE), tmp_path / "a" / "o.jpg")
     with Image.open(tmp_path / "a" / "o.jpg") as saved:
         assert (saved.format, saved.size) == ("JPEG", (40, 60))
 

@@ -1,4 +1,4 @@
-"""From a network's logits to labels at the photo's own size."""
+"""From a network's logits to labels and probabilities at the photo's own size."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,33 @@ STRIP = 2**21
 """Pixels that are worked on at once, so that memory does not grow with the photo."""
 
 
+class Interpolation:
+    """Logits at the pixels of a photo, bilinear, corners not aligned.
+
+    Args:
+        logits: (C, h, w).
+        size: (width, height) of the photo, pixels.
+    """
+
+    def __init__(self, logits: NDArray[np.float32], size: tuple[int, int]) -> None:
+        channels, height, self._width = logits.shape
+        self._points = np.ascontiguousarray(logits.transpose(1, 2, 0)).reshape(-1, channels)
+        self.left, self.right, self._across = _neighbours(self._width, size[0])
+        self.upper, self.lower, self._down = _neighbours(height, size[1])
+
+    def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Logits (N, C) at N pixels, by their rows and columns."""
+        above, below = self.upper[rows] * self._width, self.lower[rows] * self._width
+        sides = []
+        for column in (self.left[columns], self.right[columns]):
+            high, low = self._points[above + column], self._points[below + column]
+            sides.append(high + (low - high) * self._down[rows, None])
+        result: NDArray[np.float32] = sides[0] + (sides[1] - sides[0]) * self._across[columns, None]
+        return result
+
+
 def label_map(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The class whose logit is the highest at each pixel, after bilinear interpolation (corners not aligned).
+    """The class whose logit is the highest at each pixel, after interpolation.
 
     Where the four logits around a pixel agree about the class, so does whatever lies between them. So only pixels
     at the borders of classes are interpolated, and the time hardly grows with the photo.
@@ -23,29 +48,44 @@ def label_map(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     Returns:
         Labels (height, width), 0 to C - 1.
     """
-    channels, height, width = logits.shape
     best = np.pad(logits.argmax(0).astype(np.uint8), ((0, 1), (0, 1)), mode="edge")
     first = best[:-1, :-1]
     agree = (first == best[1:, :-1]) & (first == best[:-1, 1:]) & (first == best[1:, 1:])
     cells = np.where(agree, first, np.uint8(MIXED))
-    points = np.ascontiguousarray(logits.transpose(1, 2, 0)).reshape(-1, channels)
 
-    left, right, across = _neighbours(width, size[0])
-    upper, lower, down = _neighbours(height, size[1])
+    between = Interpolation(logits, size)
     labels = np.empty((size[1], size[0]), dtype=np.uint8)
     rows = max(1, STRIP // size[0])
     for top in range(0, size[1], rows):
-        span = slice(top, top + rows)
-        strip = labels[span]
-        np.take(cells[upper[span]], left, axis=1, out=strip, mode="clip")  # of the modes, the one without a copy
+        strip = labels[top : top + rows]
+        # Of the modes, the one without a copy.
+        np.take(cells[between.upper[top : top + rows]], between.left, axis=1, out=strip, mode="clip")
         y, x = np.nonzero(strip == MIXED)
-        above, below, weight = upper[span][y] * width, lower[span][y] * width, down[span][y, None]
-        sides = []
-        for column in (left[x], right[x]):
-            high, low = points[above + column], points[below + column]
-            sides.append(high + (low - high) * weight)
-        strip[y, x] = (sides[0] + (sides[1] - sides[0]) * across[x, None]).argmax(1)
+        strip[y, x] = between.at(top + y, x).argmax(1)
     return labels
+
+
+def probabilities(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Probability of each class at each pixel, from the softmax of the interpolated logits.
+
+    Args:
+        logits: (C, h, w).
+        size: (width, height) of the photo, pixels.
+
+    Returns:
+        (C, height, width), 0 to 1; they add up to 1 at each pixel.
+    """
+    between = Interpolation(logits, size)
+    result = np.empty((len(logits), size[1], size[0]), dtype=np.float32)
+    columns = np.arange(size[0])
+    rows = max(1, STRIP // size[0])
+    for top in range(0, size[1], rows):
+        strip = result[:, top : top + rows]
+        y, x = np.meshgrid(np.arange(top, top + strip.shape[1]), columns, indexing="ij")
+        strip[:] = between.at(y.ravel(), x.ravel()).T.reshape(strip.shape)
+        np.exp(strip - strip.max(0), out=strip)
+        strip /= strip.sum(0)
+    return result
 
 
 def _neighbours(points: int, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,19 @@ Palette = Sequence[tuple[int, int, int]]
 """RGB colour of each class, 0 to 255."""
 
 
-def save_mask(labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
-    """Write a label map (H, W) uint8 as a palette PNG: pixel values are classes, shown in their colours."""
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, or as JPEG where its name ends in .jpg. It gets its name when it is whole."""
+    jpeg: dict[str, Any] = {"format": "JPEG", "quality": 90}
     with atomic_path(path) as part:
-        mask_picture(labels, palette).save(part, format="PNG")
+        picture.save(part, **(jpeg if path.suffix == ".jpg" else {"format": "PNG"}))
 
 
-LAST_BYTES = {".png": b"IEND\xae\x42\x60\x82", ".jpg": b"\xff\xd9"}
-"""How pictures end, by the ending of their names."""
+LAST_BYTES = {".png": b"IEND\xae\x42\x60\x82", ".jpg": b"\xff\xd9", ".json": b"\n}\n"}
+"""How files end, by the ending of their names."""
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a picture is there to its end, as one is not that a full disk or another program has cut off."""
+    """Whether a file is there to its end, as one is not that a full disk or another program has cut off."""
     end = LAST_BYTES[path.suffix]
     try:
         with path.open("rb") as file:
@@ -37,16 +39,10 @@ def is_whole(path: Path) -> bool:
 
 
 def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
-    """Label map (H, W) -> palette picture."""
+    """Label map (H, W) uint8 -> palette picture: pixel values are classes, shown in their colours."""
     mask = Image.fromarray(labels)
     mask.putpalette([value for colour in palette for value in colour])  # makes a palette picture of a grey one
     return mask
-
-
-def save_overlay(photo: Image.Image, labels: NDArray[np.uint8], path: Path, palette: Palette) -> None:
-    """Write ``overlay`` as a JPEG."""
-    with atomic_path(path) as part:
-        overlay(photo, labels, palette).save(part, format="JPEG", quality=90)
 
 
 TINT = 0.5

@@ -1,0 +1,179 @@
+"""Segmenting from Python: the one way that all scripts stand on."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from pycocotools import mask as coco
+
+import infer
+from data import DataError
+from data.classes import CLASSES
+from segmenter import Segmentation, Segmenter
+from utils.cutouts import reach
+from utils.files import sha256
+
+ASTRONAUT = ROOT / "input_images" / "astronaut.png"
+BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
+
+
+@pytest.fixture(scope="module")
+def segment() -> Segmenter:
+    return Segmenter.load(BUNDLED, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def astronaut(segment: Segmenter) -> Segmentation:
+    return segment(ASTRONAUT)
+
+
+def test_infer_offers_it_by_the_name_that_is_documented() -> None:
+    assert infer.Segmenter is Segmenter
+
+
+def test_a_photo_may_be_a_path_a_picture_or_an_array(segment: Segmenter, astronaut: Segmentation) -> None:
+    with Image.open(ASTRONAUT) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+        kinds = [str(ASTRONAUT), picture, pixels, np.dstack((pixels, np.full((512, 512), 255, np.uint8)))]
+        for one in segment(kinds):
+            np.testing.assert_array_equal(one.labels, astronaut.labels)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    np.testing.assert_array_equal(segment(grey).labels, segment(np.dstack([grey] * 3)).labels)
+    assert (segment(pixels[..., ::-1]).labels != astronaut.labels).any()  # BGR is another picture
+    assert segment([]) == []
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((3, 40, 50), np.uint8), np.zeros((40, 50, 3), np.float32), np.zeros((0, 5, 3), np.uint8), np.zeros(3)],
+)
+def test_other_arrays_are_refused_in_words(segment: Segmenter, array: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"expected a photo as an array \(H, W, 3\), .* found one of shape \(.*\) of"):
+        segment(array)
+
+
+def test_what_is_there_and_where(astronaut: Segmentation) -> None:
+    assert astronaut.size == (512, 512)
+    assert astronaut.labels.dtype == np.uint8
+    present = [CLASSES[number] for number in np.unique(astronaut.labels) if number]
+    assert astronaut.found == tuple(present)
+    assert present
+    probabilities = astronaut.probabilities()
+    assert (probabilities.shape, probabilities.dtype) == ((4, 512, 512), np.float32)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(0), astronaut.labels)
+    with Image.open(ASTRONAUT) as photo:
+        np.testing.assert_array_equal(astronaut.photo, photo.convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(astronaut.mask()), astronaut.labels)
+    np.testing.assert_array_equal(np.asarray(astronaut.class_mask("upper")) == 255, astronaut.labels == 1)
+
+
+def test_some_classes_only(astronaut: Segmentation) -> None:
+    upper = astronaut.only("upper")
+    np.testing.assert_array_equal(upper.labels, np.where(astronaut.labels == 1, 1, 0))
+    assert upper.classes == upper.found == ("upper body",)
+    assert [entry["name"] for entry in upper.to_dict()["classes"]] == ["upper body"]
+    assert astronaut.only("full body", "upper").classes == ("upper body", "full body")
+    assert astronaut.only().found == ()
+    for wrong in ("hat", "Upper body", "0"):
+        with pytest.raises(ValueError, match=r"expected a class \(background, upper body, .*\), found '"):
+            astronaut.only(wrong)
+
+
+def labels_of(json_text: str) -> np.ndarray:
+    """The label map that a JSON file holds, by pycocotools."""
+    content = json.loads(json_text)
+    labels = np.zeros((content["height"], content["width"]), np.uint8)
+    for entry in content["classes"]:
+        labels[coco.decode(entry["segmentation"]) == 1] = entry["id"]
+    return labels
+
+
+def test_json_holds_the_very_label_map(astronaut: Segmentation) -> None:
+    content = json.loads(astronaut.to_json())
+    assert (content["version"], content["width"], content["height"]) == (1, 512, 512)
+    assert content["photo"] == str(ASTRONAUT)
+    weights = content["weights"]
+    assert weights["sha256"] == sha256(astronaut.segmenter.path)
+    assert (weights["file"], weights["arch"]) == (astronaut.segmenter.path.name, "u2netp")
+    np.testing.assert_array_equal(labels_of(astronaut.to_json()), astronaut.labels)
+    assert [entry["name"] for entry in content["classes"]] == list(CLASSES[1:])
+    for entry in content["classes"]:
+        mask = astronaut.labels == entry["id"]
+        assert entry["pixels"] == mask.sum() == coco.area(entry["segmentation"])
+        assert entry["share"] == pytest.approx(mask.mean())
+        if mask.any():
+            assert entry["box"] == coco.toBbox(entry["segmentation"]).tolist()
+        else:
+            assert entry["box"] is None
+
+
+def test_a_cutout_shows_the_garment_and_nothing_else(astronaut: Segmentation) -> None:
+    cutout = astronaut.cutout("upper body")
+    assert (cutout.mode, cutout.size) == ("RGBA", (512, 512))
+    pixels, photo = np.asarray(cutout), np.asarray(astronaut.photo)
+    alpha, garment = pixels[..., 3], astronaut.labels == 1
+    assert (alpha[garment] >= 128).all()
+    assert (alpha[~garment] < 128).all()
+    soft = (alpha > 0) & (alpha < 255)
+    assert 0.02 < soft.sum() / garment.sum() < 0.2  # an edge, and no more
+    assert len(np.unique(alpha)) > 100  # of all depths
+    np.testing.assert_array_equal(pixels[alpha == 255, :3], photo[alpha == 255])
+    assert not pixels[alpha == 0].any()  # what is cut away is not passed on
+    cropped = astronaut.cutout("upper", crop=True)
+    left, top, right, bottom = cutout.getchannel("A").getbbox()
+    assert cropped.size == (right - left, bottom - top)
+    np.testing.assert_array_equal(cropped, cutout.crop((left, top, right, bottom)))
+
+
+def test_a_cutout_of_what_is_not_there_is_empty(astronaut: Segmentation) -> None:
+    for crop in (False, True):
+        empty = astronaut.only("full").cutout("upper", crop=crop)
+        assert empty.size == (512, 512)
+        assert empty.getextrema() == ((0, 0),) * 4
+
+
+def test_a_photo_that_has_changed_is_not_cut_by_the_old_mask(segment: Segmenter, tmp_path: Path) -> None:
+    Image.open(ASTRONAUT).save(tmp_path / "a.png")
+    one = segment(tmp_path / "a.png")
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    with pytest.raises(
+        DataError, match=r"a.png: expected the photo of 512 x 512 pixels that was there, found one of 20"
+    ):
+        one.overlay()
+
+
+def test_a_list_gives_what_single_calls_and_the_command_line_give(segment: Segmenter, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    paths = [tmp_path / "in" / f"{number}.png" for number in range(8)]
+    for number, path in enumerate(paths):
+        with Image.open(sorted((ROOT / "input_images").glob("*.[jp][pn]g"))[number % 2]) as photo:
+            photo.crop((20 * number, 30 * number, 512, 512)).rotate(-10 * number).save(path)
+    command = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--device=cpu", f"--checkpoint={BUNDLED}"]
+    assert infer.main([*command, "--save=mask,json"]) == 0
+    assert len(paths) == 8
+    for path, one in zip(paths, segment(paths, batch_size=4), strict=True):
+        np.testing.assert_array_equal(one.labels, segment(path).labels)
+        with Image.open(tmp_path / "out" / f"{path.stem}.png") as mask:
+            np.testing.assert_array_equal(one.labels, mask)
+        text = (tmp_path / "out" / f"{path.stem}.json").read_text()
+        assert text == one.to_json()
+        np.testing.assert_array_equal(labels_of(text), one.labels)
+
+
+def test_a_path_of_bytes_that_are_no_text_stays_in_json(segment: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    try:
+        Image.new("RGB", (20, 30)).save(path)
+    except OSError:
+        pytest.skip("this file system takes only names that are text")
+    assert json.loads(segment(path).to_json())["photo"] == str(path)
+
+
+def test_edges_are_softer_in_large_photos() -> None:
+    assert reach((400, 500)) == 1
+    assert reach((3000, 2000)) == 4
