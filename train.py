@@ -6,9 +6,10 @@ torchrun --nproc_per_node=4 train.py
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from utils.checkpoints import (
     digest,
     load_network,
     random_state,
+    read_file,
     restore_random_state,
 )
 from utils.comparison import comparison
@@ -97,6 +99,7 @@ class Training:
             self.parts["ema"] = self.ema
         self.step = self.draws = 0
         self.best = -1.0  # below any IoU, so that the first validation leaves weights
+        self.best_step: int | None = None  # None: best is that of an earlier process
         self.latest_iou: float | None = None
         torch.manual_seed(opt.seed + processes.rank)  # all ranks have the same weights, and draw for themselves now
         if resumed is not None:
@@ -320,7 +323,7 @@ class Training:
     def log_picture(self, name: str, photos: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Photos, truth and prediction."""
         shown = photos[:PICTURES].detach(), labels[:PICTURES], logits[:PICTURES].detach().argmax(1)
-        self.log.picture(self.step, name, comparison(*shown, PALETTE, self.opt.mean, self.opt.std))
+        self.log.picture(self.step, name, comparison(*shown, PALETTE, CLASSES, self.opt.mean, self.opt.std))
 
     def result(self) -> nn.Module:
         """The network to use: the averaged one where there is one."""
@@ -353,7 +356,7 @@ class Training:
         self.log.validation(self.step, summary)
         self.latest_iou = summary["mean_iou_clothes"]
         if self.latest_iou is not None and self.latest_iou > self.best:
-            self.best = self.latest_iou
+            self.best, self.best_step = self.latest_iou, self.step
             self.processes.on_main(lambda: self.folder.save_best(self.result().state_dict(), self.info()))
         self.log.restart_clock()
 
@@ -385,6 +388,22 @@ class Training:
     def _write(self, state: dict[str, Any]) -> None:
         self.folder.save_step(self.result().state_dict(), self.info(), keep=self.opt.keep_checkpoints)
         self.folder.save_state(state)
+
+    def conclude(self) -> None:
+        """Say what came of the run, and how to use it."""
+        folder, arch = self.folder.weights_folder, self.opt.arch
+        to_use, best = folder / f"itr_{self.step:08d}_{arch}.pth", folder / f"best_{arch}.pth"
+        weights = {"last weights": str(to_use)}
+        if self.best >= 0 and self.best_step is None:
+            with suppress(RunError, OSError, ValueError):  # it may have been moved since
+                self.best_step = WeightsInfo.read(read_file(best)).step
+        if self.best_step is not None:
+            weights["best weights"] = f"{best}, clothes IoU {self.best:.3f} at step {self.best_step}"
+            to_use = best
+        garments = f"setup_model_weights.py --arch {arch} --source"  # they need a head for the classes first
+        script = "infer.py --checkpoint" if self.opt.labels == "classes" else garments
+        weights["to use them"] = f"python {script} {shlex.quote(str(to_use))}"
+        self.log.conclude(f"Done: {self.step} steps, weights in {folder}", self.step, self.draws, weights)
 
 
 def read_data(opt: TrainOptions, processes: Processes) -> tuple[Annotations, NDArray[np.int64], Annotations | None]:
@@ -509,9 +528,7 @@ def train(opt: TrainOptions, processes: Processes) -> int:
                         f"{run.folder.folder}; --continue_train goes on from here."
                     )
                     return 1
-            run.log.count_skipped()
-            skipped = f"; photos were skipped {run.log.skipped} times" if run.log.skipped else ""
-            run.log.say(f"Done: {run.step} steps, weights in {run.folder.weights_folder}{skipped}")
+            run.conclude()
             return 0
         finally:
             run.log.close()

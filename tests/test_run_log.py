@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ def note(log: RunLog, step: int, loss: float) -> None:
 
 def read(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def text_of(events: EventAccumulator, name: str) -> str:
+    return events.Tensors(f"{name}/text_summary")[-1].tensor_proto.string_val[0].decode()
 
 
 def test_an_entry_is_the_mean_since_the_last_one(tmp_path: Path) -> None:
@@ -95,13 +100,42 @@ def test_pictures_and_texts_come_back(tmp_path: Path) -> None:
     events = read(tmp_path)
     picture = events.Images("training")[0]
     assert (picture.step, picture.width, picture.height) == (3, 7, 5)
-    assert any("options" in tag for tag in events.Tags()["tensors"])
+    assert text_of(events, "options") == "```\nlr 0.1\n```"  # TensorBoard takes it for Markdown
+
+
+def test_the_end_of_a_run_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path, Processes(CPU), start=2, steps=4, print_freq=1)
+    note(log, 3, 1.0)
+    log.validation(3, summarise(torch.diag(torch.tensor([8, 2])), ("background", "upper body")))
+    note(log, 4, 3.0)
+    log.skip("a.jpg")
+    capsys.readouterr()
+    log.conclude("Done.", 4, 16, {"weights": "w.pth"})
+    log.close()
+    said = capsys.readouterr().out
+    assert re.sub(r"0:00:0\d", "0:00:0X", said).splitlines() == [
+        "Done.",
+        "  photos seen     16",
+        "  since step 2    2 steps in 0:00:0X; photos were skipped 1 times",
+        "  smoothed loss   1.100",
+        "  validation IoU  background 1.000, upper body 1.000; clothes 1.000, at step 3",
+        "  weights         w.pth",
+    ]
+    assert text_of(read(tmp_path), "summary") == f"```\n{said}```"
+
+
+def test_what_a_run_has_not_done_is_not_concluded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path, Processes(CPU), start=4, steps=4, print_freq=1)
+    log.conclude("Done.", 4, 16, {})
+    log.close()
+    assert capsys.readouterr().out.splitlines()[1:] == ["  photos seen     16", "  since step 4    0 steps in 0:00:00"]
 
 
 def test_other_ranks_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = RunLog(tmp_path / "logs", Processes(CPU, rank=1, world_size=1), start=0, steps=2, print_freq=1)
     note(log, 1, np.pi)
     log.say("hello")
+    log.conclude("Done.", 1, 4, {})
     log.close()
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "logs").exists()

@@ -72,7 +72,11 @@ def test_a_run_leaves_weights_state_options_and_curves(
     assert [event.value for event in events.Scalars("optimizer/learning_rate")][:2] == pytest.approx([0.0015, 0.003])
     assert {"training", "validation"} <= set(tags["images"])
     grid = events.Images("validation")[0]
-    assert (grid.width, grid.height) == (3 * 68 + 4, 2 * 68 + 4)  # photo, truth, prediction of a batch of two
+    # Photo, truth, prediction of a batch of two; a line of titles, and two with the classes' colours.
+    assert (grid.width, grid.height) == (3 * 68 + 4, 2 * 68 + 4 + 3 * 15)
+    assert {"options/text_summary", "summary/text_summary"} <= set(tags["tensors"])
+    assert f"Done: 4 steps, weights in {folder / 'checkpoints'}\n  photos seen     16\n" in done.stdout
+    assert f"to use them     python infer.py --checkpoint {folder / 'checkpoints' / names[0]}\n" in done.stdout
 
 
 def test_a_compiled_network_is_saved_as_itself(train_flags: TrainFlags, tmp_path: Path) -> None:
@@ -235,10 +239,26 @@ def test_what_a_run_goes_on_with_otherwise_is_said(train_flags: TrainFlags, caps
     assert "Changed since this run was last started: iter 1 -> 2, lr 0.001 -> 0.5" in said
 
 
-def test_fewer_steps_than_are_done_are_refused(train_flags: TrainFlags, tmp_path: Path) -> None:
+def test_fewer_steps_than_are_done_are_refused(train_flags: TrainFlags) -> None:
     assert train.main(train_flags("--iter=2")) == 0
     with pytest.raises(RunError, match=r"--iter 1: expected more than the 2 steps done"):
         train.main(train_flags("--iter=1", "--continue_train"))
+
+
+def test_the_best_of_an_earlier_process_is_known(
+    train_flags: TrainFlags, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = train_flags("--iter=1", "--val_fraction=0.25")
+    assert train.main(flags) == 0
+    [line] = re.findall(r"best weights .* clothes IoU 0\.\d{3} at step 1\n", capsys.readouterr().out)
+    assert train.main([*flags, "--continue_train"]) == 0
+    assert line in capsys.readouterr().out
+    best = tmp_path / "results" / "run" / "checkpoints" / "best_u2netp.pth"
+    best.rename(tmp_path / "elsewhere.pth")
+    assert train.main([*flags, "--continue_train"]) == 0
+    said = capsys.readouterr().out
+    assert "best weights" not in said
+    assert f"--checkpoint {best.with_name('itr_00000001_u2netp.pth')}\n" in said
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_path: Path) -> None:
@@ -331,12 +351,16 @@ def test_mixup_reaches_training(train_flags: TrainFlags, tmp_path: Path) -> None
     assert plain != blended
 
 
-def test_a_run_on_garments_is_measured_in_classes(train_flags: TrainFlags, tmp_path: Path) -> None:
+def test_a_run_on_garments_is_measured_in_classes(
+    train_flags: TrainFlags, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     validation = write_photos(tmp_path / "val", 4)
     measured = [f"--val_df_path={validation.csv}", f"--val_image_folder={validation.images}"]
     flags = train_flags("--labels=garments", "--iter=2", "--image_log_freq=2", *measured)
     assert train.main(flags) == 0
+    said = capsys.readouterr().out
     best = tmp_path / "results" / "run" / "checkpoints" / "best_u2netp.pth"
+    assert f"python setup_model_weights.py --arch u2netp --source {best}\n" in said  # infer.py cannot take them
     names = LABEL_SETS["garments"].names
     assert load_network(best, ARCHITECTURES, names)[1].mean_iou_clothes is not None
     events = EventAccumulator(str(tmp_path / "logs" / "run"), size_guidance={"scalars": 0, "images": 0}).Reload()

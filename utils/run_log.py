@@ -3,6 +3,8 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ class RunLog:
         self.scaled = scaled
         self.print_freq = print_freq
         self.smoothed = math.nan
+        self._start, self._begun = start, time.perf_counter()
+        self._validated: dict[str, str] = {}
         self._waiting: list[tuple[int, Tensor, dict[str, float]]] = []
         self._photos = 0
         self.skipped = 0  # photos, by all processes, up to the last entry
@@ -137,7 +141,32 @@ class RunLog:
         self.scalars(step, {name: math.nan if value is None else value for name, value in named.items()})
         classes = ", ".join(f"{name} {'-' if iou is None else f'{iou:.3f}'}" for name, iou in summary["iou"].items())
         mean = summary["mean_iou_clothes"]
-        self.say(f"step {step}: validation IoU {classes}; clothes {'-' if mean is None else f'{mean:.3f}'}")
+        figures = f"{classes}; clothes {'-' if mean is None else f'{mean:.3f}'}"
+        self._validated = {"validation IoU": f"{figures}, at step {step}"}
+        self.say(f"step {step}: validation IoU {figures}")
+
+    def conclude(self, done: str, step: int, photos: int, weights: Mapping[str, str]) -> None:
+        """Say and write what came of the run; every process must call it.
+
+        Args:
+            done: the first line.
+            step: steps done, those of earlier processes included.
+            photos: seen in all these steps.
+            weights: what there is to say of the weights: name -> words.
+        """
+        self.count_skipped()
+        took = timedelta(seconds=round(time.perf_counter() - self._begun))
+        skipped = f"; photos were skipped {self.skipped} times" if self.skipped else ""
+        facts = {
+            "photos seen": str(photos),
+            f"since step {self._start}": f"{step - self._start} steps in {took}{skipped}",
+        }
+        if not math.isnan(self.smoothed):
+            facts["smoothed loss"] = f"{self.smoothed:.3f}"
+        facts |= {**self._validated, **weights}
+        text = "\n".join((done, *(f"  {name:<14}  {words}" for name, words in facts.items())))
+        self.say(text)
+        self.text("summary", text)
 
     def picture(self, step: int, name: str, picture: Tensor) -> None:
         """Write a picture, (3, H, W) uint8."""
