@@ -1,5 +1,6 @@
 """What a run can be told: one frozen dataclass for each script. Needs the standard library only."""
 
+from options.app_options import AppOptions
 from options.base_options import OptionError
 from options.command_line import describe, parse, save
 from options.evaluate_options import EvaluateOptions
@@ -9,6 +10,7 @@ from options.setup_options import SetupOptions
 from options.train_options import TrainOptions
 
 __all__ = [
+    "AppOptions",
     "EvaluateOptions",
     "ExportOptions",
     "InferOptions",
