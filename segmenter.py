@@ -114,7 +114,7 @@ class Segmentation:
     def photo(self) -> Image.Image:
         """The photo, upright, in RGB.
 
-        It is read again if it came as a path, rather than kept: many that wait would fill the memory.
+        If it came as a path, it is read again when it is first asked for: many that wait would fill the memory.
 
         Raises:
             DataError: it can no longer be read, or is another one now.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-from options import EvaluateOptions, ExportOptions, InferOptions, SetupOptions, TrainOptions, parse
+from options import AppOptions, EvaluateOptions, ExportOptions, InferOptions, SetupOptions, TrainOptions, parse
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = [
@@ -23,6 +23,7 @@ OPTIONS = {
     "evaluate.py": EvaluateOptions,
     "export.py": ExportOptions,
     "setup_model_weights.py": SetupOptions,
+    "app.py": AppOptions,
 }
 
 
@@ -44,13 +45,23 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     first = next(line for line in LINES if line.startswith("pip install -r requirements.txt"))
     command = first.split("&&")[1].split()
     assert command == ["python", "infer.py"]
-    for name in ("infer.py", "segmenter.py", "options", "networks", "data", "utils", "trained_checkpoint", "input_images"):
+    folders = ("options", "networks", "data", "utils", "trained_checkpoint", "input_images")
+    for name in ("infer.py", "segmenter.py", *folders):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
     done = run(sys.executable, "infer.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "output_images").iterdir()) == ["astronaut.png", "grace_hopper.png"]
+
+    # And so do the examples in Python.
+    [usage] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [reading] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "outputs.md").read_text(), re.DOTALL)
+    written = 'open("output_images/a.json", "w").write(one.to_json())'
+    code = "\n".join((usage, written, reading, "assert (labels == one.labels).all()"))
+    done = run(sys.executable, "-W", "ignore", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "top.png").exists()
 
 
 def test_links_lead_somewhere() -> None:
