@@ -276,7 +276,6 @@ def main() -> NoReturn:
     """Open the page, until someone ends it."""
     opt = parse(AppOptions)
     addresses = free_address(opt.host, opt.port)
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # or ONNX Runtime tells its maker which weights run, from 1.29 on
     segment = Segmenter.load(**opt.loading)
     # Pillow refuses larger photos when it has read their header, and data/photos.py says so.
     Image.MAX_IMAGE_PIXELS = round(opt.max_megapixels * 1e6) // 2  # it warns from here on, and refuses twice as many

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -35,6 +34,8 @@ def time_ratio(folder: Path, size: int, rounds: int) -> str:
     photos = str(ROOT / "input_images")
     exported = export(ExportOptions(checkpoint=str(weights), photos=photos))
     eight_bits = OnnxEngine(export(ExportOptions(checkpoint=str(weights), photos=photos, int8=True)))
+    import onnxruntime  # after utils, which keeps it from telling of its use
+
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     photo = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype(np.uint8)
     ways = {

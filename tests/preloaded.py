@@ -1,7 +1,6 @@
 """What a server of forks imports once, so that each of its processes starts at once."""
 
 import gdown
-import onnxruntime
 import scipy.ndimage
 import tensorboardX
 import torch
@@ -17,7 +16,6 @@ __all__ = [
     "evaluate",
     "gdown",
     "infer",
-    "onnxruntime",
     "scipy",
     "setup_model_weights",
     "tensorboardX",

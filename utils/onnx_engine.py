@@ -46,7 +46,6 @@ class OnnxEngine:
         settings.enable_mem_pattern = False
         settings.intra_op_num_threads = cpu_threads()
         return_large_blocks()
-        onnxruntime.disable_telemetry_events()  # it tells its makers of its use otherwise
         try:
             self.session = onnxruntime.InferenceSession(
                 path, settings, providers=["CPUExecutionProvider"], enable_fallback=0
