@@ -20,6 +20,7 @@ from PIL import Image
 
 from data.classes import CLASSES, PALETTE
 from networks import U2NETP
+from segmenter import best_weights
 from utils.checkpoints import read_file
 from utils.onnx_engine import metadata
 from utils.weights_info import WeightsInfo
@@ -324,11 +325,9 @@ def test_the_trap_works(tmp_path: Path) -> None:
 
 
 def test_code_among_weights_that_are_looked_for_never_runs(tmp_path: Path, weights: Path) -> None:
-    import infer
-
     torch.save({"state_dict": {"x": Malicious(tmp_path / "it_ran")}}, tmp_path / "bad.pth")
     (tmp_path / "good.pth").write_bytes(weights.read_bytes())
-    assert infer.best_weights(tmp_path, "cpu")[0].name == "good.pth"
+    assert best_weights(tmp_path, "cpu")[0].name == "good.pth"
     assert not (tmp_path / "it_ran").exists()
 
 

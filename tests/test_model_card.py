@@ -40,13 +40,15 @@ def test_file_card_and_readme_give_one_figure() -> None:
 
 
 def test_the_samples_are_what_the_bundled_weights_draw(tmp_path: Path) -> None:
-    command = "python infer.py --output docs/samples --save mask,overlay"
-    assert command in (ROOT / "docs" / "samples.md").read_text()
-    arguments = ["--output", str(tmp_path), "--save", "mask,overlay", "--input", str(ROOT / "input_images")]
-    assert infer.main([*arguments, "--checkpoint", str(WEIGHTS), "--device", "cpu"]) == 0
+    commands = re.findall(r"^python infer.py --output docs/samples (.*)$", (ROOT / "docs/samples.md").read_text(), re.M)
+    assert len(commands) == 2
+    common = ["--output", str(tmp_path), "--input", str(ROOT / "input_images"), "--checkpoint", str(WEIGHTS)]
+    for command in commands:
+        assert infer.main([*common, *command.split(), "--device", "cpu"]) == 0
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn == sorted(path.name for path in (ROOT / "docs" / "samples").iterdir())
     for name in drawn:
         if name.endswith(".png"):
             now, then = (np.asarray(Image.open(folder / name)) for folder in (tmp_path, ROOT / "docs" / "samples"))
-            assert (now == then).mean() > 0.999  # processors round differently
+            rounding = 0 if now.ndim == 2 else 2  # in colours; the value of a mask's pixel is its class
+            assert (np.abs(now.astype(int) - then) <= rounding).mean() > 0.999  # processors round differently
