@@ -215,7 +215,7 @@ class Segmenter:
         device: str = "auto",
         engine: str = "auto",
         amp: str = "off",
-        size: Size | str = "auto",
+        size: int | Size | str = "auto",
         flip: bool = False,
         min_area: float = 0.0,
     ) -> "Segmenter":
@@ -226,14 +226,18 @@ class Segmenter:
             device: auto, cpu, cuda, cuda:N or mps.
             engine: torch, onnx, or auto: ONNX Runtime on a CPU if export.py has been run, else PyTorch.
             amp: off, bf16 or fp16: precision of PyTorch.
-            size: (width, height) at which the network sees a photo, "auto" for what the weights file says, or
-                "native".
+            size: (width, height) at which the network sees a photo, or one number for both; "auto" for what the weights
+                file says, or "native" for the photo's own.
             flip: average the logits with those of the mirrored photo.
             min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
 
         Raises:
             RunError: there are no such weights, or no such device.
+            ValueError: an argument is none of these.
         """
+        if isinstance(size, int):
+            size = size, size
+        check_arguments(engine, amp, size, min_area)
         check_device(device, amp)
         fits = isinstance(size, str) or not (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES)
         if engine == "auto" and (amp != "off" or size == "native" or not fits):
@@ -264,9 +268,14 @@ class Segmenter:
             DataError: a photo cannot be read, or is no photo.
             OSError: a file cannot be opened.
             RunError: the weights give no finite logits.
+            TypeError: there is something else than photos.
         """
         if isinstance(photos, str | os.PathLike | Image.Image | np.ndarray):
             return self([photos])[0]
+        if not isinstance(photos, Sequence):
+            raise TypeError(f"expected a photo (path, Pillow picture or array) or a list of them, found {photos!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
         together = batch_size if self.size else 1  # at their own sizes, photos cannot share a batch
         done: list[Segmentation] = []
         for start in range(0, len(photos), together):
@@ -289,6 +298,8 @@ class Segmenter:
             enough = None if self.size is None else (ENOUGH * self.size[0], ENOUGH * self.size[1])
             picture, size, frames = read_photo(path, enough)
             return Seen(path, np.asarray(squash_photo(picture, self.size)), size, frames)
+        if not isinstance(photo, Image.Image | np.ndarray):
+            raise TypeError(f"expected a photo (path, Pillow picture or array), found {photo!r}")
         picture = from_array(photo) if isinstance(photo, np.ndarray) else to_rgb(photo)
         return Seen(picture, np.asarray(squash_photo(picture, self.size)), picture.size, 1)
 
@@ -351,6 +362,19 @@ class Segmenter:
 def local_rank() -> int:
     """Number of this process among those of a launcher on this machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def check_arguments(engine: str, amp: str, size: Size | str, min_area: float) -> None:
+    """Raise ValueError for what the options of a script would refuse."""
+    sized = size in ("auto", "native") if isinstance(size, str) else len(size) == 2 and min(size) >= 32
+    for fits, expected, found in (
+        (engine in ("auto", "torch", "onnx"), "engine: expected auto, torch or onnx", engine),
+        (amp in ("off", "bf16", "fp16"), "amp: expected off, bf16 or fp16", amp),
+        (sized, "size: expected auto, native, or a width and height of at least 32 pixels", size),
+        (0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
+    ):
+        if not fits:
+            raise ValueError(f"{expected}, found {found!r}")
 
 
 def check_device(device: str, amp: str) -> None:

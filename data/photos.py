@@ -92,7 +92,11 @@ def _said(path: Path) -> Iterator[None]:
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        found = "a file in no format that Pillow knows" if path.stat().st_size else "an empty file"
+        with path.open("rb") as file:
+            start = file.read(12)
+        found = "a file in no format that Pillow knows" if start else "an empty file"
+        if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"heim", b"heis", b"mif1"):  # ISO/IEC 23008-12
+            found = "a HEIC one, which is not read; save it as JPEG"
         raise DataError(f"{path}: expected a picture, found {found}") from None
     except Image.DecompressionBombError as error:
         pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])

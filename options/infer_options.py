@@ -127,7 +127,7 @@ class InferOptions(SegmentOptions):
     @property
     def kept(self) -> tuple[str, ...]:
         """What --only names, as a tuple."""
-        return _words(self.only) if self.only else GARMENTS
+        return tuple(word.removesuffix(" body") for word in _words(self.only)) if self.only else GARMENTS
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -111,6 +111,11 @@ CHANNELS = struct.pack("<HHI", 277, 3, 1)
 BAD = [
     Bad("text.txt", holding(b"not a picture"), NO_PICTURE),
     Bad("page.jpg", holding(b"<!DOCTYPE html><html><body>404</body></html>"), NO_PICTURE),
+    Bad(
+        "apple.heic",
+        holding(b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHE" + bytes(200)),
+        "expected a picture, found a HEIC one,",
+    ),
     Bad("video.mp4", holding(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(200)), NO_PICTURE),
     Bad("zeros.png", holding(bytes(5000)), NO_PICTURE),
     Bad("empty.jpg", holding(b""), "expected a picture, found an empty file"),

@@ -14,6 +14,7 @@ import infer
 from data import DataError
 from data.classes import CLASSES
 from segmenter import Segmentation, Segmenter
+from utils import RunError
 from utils.cutouts import reach
 from utils.files import sha256
 
@@ -54,6 +55,29 @@ def test_a_photo_may_be_a_path_a_picture_or_an_array(segment: Segmenter, astrona
 def test_other_arrays_are_refused_in_words(segment: Segmenter, array: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"expected a photo as an array \(H, W, 3\), .* found one of shape \(.*\) of"):
         segment(array)
+
+
+@pytest.mark.parametrize("photo", [None, b"photo.jpg", 5, [None], iter([])])
+def test_what_is_no_photo_is_refused_in_words(segment: Segmenter, photo: object) -> None:
+    with pytest.raises(TypeError, match=r"expected a photo \(path, Pillow picture or array\).*, found "):
+        segment(photo)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"size": "384"}, {"size": 16}, {"size": (64,)}, {"min_area": 3}, {"engine": "tf"}, {"amp": "fp8"}]
+)
+def test_arguments_that_options_would_refuse_are_refused(arguments: dict[str, object]) -> None:
+    [name] = arguments
+    with pytest.raises(ValueError, match=f"{name}: expected .*, found "):
+        Segmenter.load(BUNDLED, **arguments)
+    with pytest.raises(RunError, match=r"--device: expected auto, cpu, cuda, cuda:N or mps, found 'gpu'"):
+        Segmenter.load(BUNDLED, device="gpu")
+
+
+def test_one_number_is_the_size_of_both_sides(segment: Segmenter) -> None:
+    assert Segmenter.load(BUNDLED, device="cpu", size=64).size == (64, 64)
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, found 0"):
+        segment([ASTRONAUT], batch_size=0)
 
 
 def test_what_is_there_and_where(astronaut: Segmentation) -> None:

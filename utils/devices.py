@@ -69,4 +69,6 @@ def pick_device(name: str, local_rank: int = 0) -> "torch.device":
         return torch.device("cuda", index)
     if name == "mps" and not torch.backends.mps.is_available():
         raise RunError("--device mps: expected an Apple GPU, found none; take --device cpu")
+    if name not in ("cpu", "mps"):
+        raise RunError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {name!r}")
     return torch.device(name)
