@@ -233,8 +233,8 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
                 )  # fmt: skip
                 nothing = gr.Markdown("No clothes of these classes were found in this photo.", elem_id="nothing")
                 gallery = gr.Gallery(
-                    label="Cut-outs", show_label=False, interactive=False, format="png", object_fit="contain", height="auto",
-                    buttons=["fullscreen"], elem_id="cutouts",
+                    label="Cut-outs", show_label=False, interactive=False, format="png", object_fit="contain",
+                    height="auto", buttons=["fullscreen"], elem_id="cutouts",
                 )  # fmt: skip
         gr.Markdown(
             f"Weights: {plain(segment.describe())}. Photos stay on this machine, and are deleted after an hour."
