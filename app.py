@@ -8,18 +8,18 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from PIL import Image
 
-from data import DataError
-from data.classes import CLASSES, PALETTE
+from data.classes import CLASSES, PALETTE, short_name
 from options import AppOptions, parse
-from segmenter import Segmentation, Segmenter
+from segmenter import PHOTO_ERRORS, Segmentation, Segmenter
 from utils import RunError
-from utils.script import one_line, run_script
+from utils.script import one_line, out_of_memory, run_script
 from utils.signals import ignore_stops
 from utils.visuals import overlay
 from utils.web import OwnHeaders, StayHere, free_address, keep_swept
@@ -27,10 +27,8 @@ from utils.web import OwnHeaders, StayHere, free_address, keep_swept
 if TYPE_CHECKING:
     import gradio as gr
 
-EXAMPLES = sorted(
-    path for path in (Path(__file__).parent / "input_images").iterdir() if path.suffix in (".jpg", ".png")
-)
-"""Photos to try it with."""
+EXAMPLES = [Path(__file__).parent / "input_images" / name for name in ("astronaut.png", "grace_hopper.jpg")]
+"""Photos to try it with: the bundled ones. Others in that folder are someone's own."""
 
 IMAGES = ["image", ".webp", ".jp2", ".jfif", ".tga"]
 """What is taken for a photo at first sight; the last ones are unknown to some systems."""
@@ -42,9 +40,6 @@ KEPT = 3600
 """Seconds for which photos, and what was made of them, are kept."""
 
 CLOTHES = CLASSES[1:]
-
-PHOTO_ERRORS = (DataError, OSError, MemoryError)
-"""What may be wrong with a photo."""
 
 CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
@@ -103,11 +98,11 @@ def sentence(path: Path, error: Exception) -> str:
         found = f"expected the photo that was dropped, found it deleted, as all are after {KEPT // 60} minutes"
     elif isinstance(error, OSError):
         found = f"expected a photo that can be opened, found one that cannot be ({error.strerror})"
-    elif isinstance(error, MemoryError):
+    elif out_of_memory(error):
         found = "expected enough memory for this photo, found too little; make it smaller"
     else:
         found = one_line(str(error).removeprefix(f"{path}: ").replace(str(path), path.name))
-    return f"{path.name}: {found}. Please drop another one." if "smaller" not in found else f"{path.name}: {found}."
+    return f"{path.name}: {found}."
 
 
 def preview(picture: Image.Image, side: int = PREVIEW) -> Image.Image:
@@ -155,7 +150,7 @@ def make_files(one: Segmentation, stem: str, facts: dict[str, Any]) -> Files:
     files.json.write_text(json.dumps(facts, indent=2) + "\n")
     for name in one.found:
         cutout = one.cutout(name)
-        files.cutouts[name] = folder / f"{stem}_cutout_{name.split()[0]}.png"
+        files.cutouts[name] = folder / f"{stem}_cutout_{short_name(name)}.png"
         cutout.save(files.cutouts[name], compress_level=3)  # of 9: half the time of 6, files a quarter larger
         files.gallery.append((preview(cutout.crop(cutout.getchannel("A").getbbox()), 800), name))
     return files
@@ -198,7 +193,9 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
     def segment_file(path: str, wanted: list[str]) -> dict[Any, Any]:
         try:
             shown = Shown(segment(Path(path)), Path(path).name)
-        except (*PHOTO_ERRORS, RunError) as error:
+        except (*PHOTO_ERRORS, RuntimeError) as error:
+            if not isinstance(error, (*PHOTO_ERRORS, RunError)) and not out_of_memory(error):
+                raise
             hidden = {part: gr.Column(visible=False) for part in (right, details)}
             return {drop: None, state: None, alert: problem(sentence(Path(path), error)), **hidden}
         return {drop: None} | show(shown, wanted)
@@ -265,16 +262,16 @@ def launch(page: "gr.Blocks", opt: AppOptions) -> None:
     script = SCRIPT.replace("LIMIT_BYTES", str(limit)).replace("LIMIT_MEGABYTES", f"{opt.max_megabytes:g}")
     page.launch(
         server_name=opt.host, server_port=opt.port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        max_file_size=limit, state_session_capacity=100, ssr_mode=False, pwa=False, mcp_server=False,
+        max_file_size=limit, state_session_capacity=20, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, run_history=False, footer_links=[], allowed_paths=[],
         app_kwargs={"middleware": [Middleware(OwnHeaders)]}, theme=gr.themes.Default(**fonts), css=CSS, head=script,
     )  # fmt: skip
     print(f"The page is at {page.local_url} (Ctrl-C ends it)", flush=True)
 
 
-def main() -> NoReturn:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Open the page, until someone ends it."""
-    opt = parse(AppOptions)
+    opt = parse(AppOptions, argv)
     addresses = free_address(opt.host, opt.port)
     segment = Segmenter.load(**opt.loading)
     # Pillow refuses larger photos when it has read their header, and data/photos.py says so.

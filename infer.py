@@ -25,16 +25,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import DataError
-from data.classes import CLASSES, class_number
+from data.classes import CLASSES, class_number, short_name
 from data.photo_folder import Problem, list_photos, mask_paths
 from options import InferOptions, describe, parse
-from segmenter import Seen, Segmentation, Segmenter
+from segmenter import PHOTO_ERRORS, Seen, Segmentation, Segmenter
 from utils import RunError
 from utils.files import atomic_path, check_folder, check_output
 from utils.pipeline import ahead, in_batches
 from utils.script import blame, one_line, out_of_memory, run_script
 from utils.signals import ignore_stops
-from utils.visuals import is_whole, save_picture
+from utils.visuals import has_note, is_whole, save_picture
 
 if TYPE_CHECKING:
     from utils.distributed import Processes  # imported where it is needed, since PyTorch takes seconds
@@ -50,8 +50,15 @@ ONE = {"mask": ".png", "overlay": "_overlay.jpg", "json": ".json"}
 EACH_CLASS = {"cutout": "_cutout_", "classes": "_mask_"}
 """Outputs with a file for each class, and what stands in their names between the photo's and the class's."""
 
-ENDINGS = tuple(f"{kind}{name.split()[0]}" for kind in EACH_CLASS.values() for name in CLASSES[1:])
-"""What such names end in, before .png."""
+ENDINGS = (
+    *(ending for name, ending in ONE.items() if name != "mask"),
+    *(f"{kind}{short_name(name)}.png" for kind in EACH_CLASS.values() for name in CLASSES[1:]),
+)
+"""What the names of a photo's other files have in the place of .png."""
+
+
+CUTOUT = "cut-out by cloth segmentation"
+"""Note in each of them, without which none is deleted."""
 
 
 class Job(NamedTuple):
@@ -62,7 +69,7 @@ class Job(NamedTuple):
 
     def path(self, output: str, name: str = "") -> Path:
         """Where one of ``options.OUTPUTS`` goes; if it has a file for each class, that of the class of this name."""
-        ending = f"{EACH_CLASS[output]}{name.split()[0]}.png" if output in EACH_CLASS else ONE[output]
+        ending = f"{EACH_CLASS[output]}{short_name(name)}.png" if output in EACH_CLASS else ONE[output]
         return self.mask.with_name(self.mask.stem + ending)
 
     def paths(self, output: str, classes: Sequence[str]) -> list[Path]:
@@ -117,9 +124,10 @@ def list_work(opt: InferOptions) -> Work:
 def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, opt: InferOptions) -> None:
     """Raise RunError if an output would replace a photo, which only a folder above that of the photos can lead to."""
     photos = {folder.resolve() / job.photo.relative_to(folder) for job in jobs}
+    whole, classes = output.resolve(), classes_of(opt)
     for job in jobs:
-        for path in (path for name in opt.outputs for path in job.paths(name, classes_of(opt))):
-            if output.resolve() / path.relative_to(output) in photos:
+        for path in (path for name in opt.outputs for path in job.paths(name, classes)):
+            if whole / path.relative_to(output) in photos:
                 raise RunError(f"--output {output}: expected a folder where masks replace no photos, found {path}")
 
 
@@ -132,13 +140,10 @@ def is_done(job: Job, opt: InferOptions) -> bool:
             entries = json.loads(job.path("json").read_bytes())["classes"]
             pixels = {entry["name"]: entry["pixels"] for entry in entries}
             found = [name for name in asked if pixels[name]]
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
     return all(is_whole(path) for name in opt.outputs for path in job.paths(name, found if name == "cutout" else asked))
 
-
-PHOTO_ERRORS = (DataError, OSError, MemoryError)
-"""What a photo may meet without harm to the others."""
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """What all photos meet that are written later: a disk that is full, locked, broken or gone."""
@@ -176,9 +181,9 @@ def writing(path: Path) -> Iterator[Path]:
 def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
     """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
 
-    def save(picture: Image.Image, output: str, name: str = "") -> None:
+    def save(picture: Image.Image, output: str, name: str = "", note: str = "") -> None:
         with writing(job.path(output, name)) as path:
-            save_picture(picture, path)
+            save_picture(picture, path, note)
 
     if opt.only:
         one = one.only(*opt.kept)
@@ -186,8 +191,8 @@ def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
         found = one.found
         for name in one.classes:
             if name in found:
-                save(one.cutout(name, crop=opt.crop), "cutout", name)
-            else:  # what other weights may have found
+                save(one.cutout(name, crop=opt.crop), "cutout", name, CUTOUT)
+            elif has_note(job.path("cutout", name), CUTOUT):  # which other weights or options have made
                 with writing(job.path("cutout", name)) as path:
                     path.unlink(missing_ok=True)
     if "classes" in opt.outputs:

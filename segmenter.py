@@ -19,7 +19,7 @@ from PIL import Image
 
 from data import DataError, rle
 from data.classes import CLASSES, PALETTE, class_number
-from data.photos import Size, from_array, load_photo, read_photo, squash_photo, to_rgb
+from data.photos import Size, from_memory, load_photo, read_photo, squash_photo
 from utils import RunError
 from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
 from utils.files import sha256
@@ -64,6 +64,9 @@ PhotoLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """What can be segmented: a file's path; a Pillow picture, as it stands; an array (H, W, 3) in RGB, (H, W, 4) with
 transparency, or (H, W) in grey, uint8, 0 to 255. OpenCV's arrays are BGR: ``array[..., ::-1]`` turns them."""
 
+PHOTO_ERRORS = (DataError, OSError, MemoryError)
+"""What a photo may meet without harm to others."""
+
 JSON_VERSION = 1
 """Of ``Segmentation.to_dict``; it rises when a key changes its meaning or goes."""
 
@@ -107,8 +110,7 @@ class Segmentation:
     @property
     def found(self) -> tuple[str, ...]:
         """Names of the classes that the photo has."""
-        present = np.bincount(self.labels.ravel(), minlength=len(CLASSES))
-        return tuple(name for name in self.classes if present[class_number(name)])
+        return tuple(name for name in self.classes if (self.labels == class_number(name)).any())
 
     @cached_property
     def photo(self) -> Image.Image:
@@ -174,7 +176,7 @@ class Segmentation:
             "photo": str(self.source) if isinstance(self.source, Path) else None,
             "width": width,
             "height": height,
-            "weights": self.segmenter.weights,
+            "weights": self.segmenter.weights(),
             "classes": [self._class_to_dict(class_number(name)) for name in self.classes],
         }
 
@@ -205,6 +207,7 @@ class Segmenter:
     path: Path  # of the weights
     size: Size | None  # (width, height) at which the network sees photos; None: their own
     flip: bool = False  # average with the mirrored photo
+    sha256: str | None = None  # of the weights file
     min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
 
     @classmethod
@@ -247,7 +250,8 @@ class Segmenter:
         else:
             path, runner = open_weights(Path(checkpoint), device, engine, amp)
         seen = {"auto": runner.info.size, "native": None}[size] if isinstance(size, str) else size
-        return cls(engine=runner, path=path, size=seen, flip=flip, min_area=min_area)
+        # Now, since training may put other weights in its place.
+        return cls(engine=runner, path=path, sha256=sha256(path), size=seen, flip=flip, min_area=min_area)
 
     @overload
     def __call__(self, photos: PhotoLike, /) -> Segmentation: ...  # type: ignore[overload-overlap]  # of str
@@ -300,7 +304,7 @@ class Segmenter:
             return Seen(path, np.asarray(squash_photo(picture, self.size)), size, frames)
         if not isinstance(photo, Image.Image | np.ndarray):
             raise TypeError(f"expected a photo (path, Pillow picture or array), found {photo!r}")
-        picture = from_array(photo) if isinstance(photo, np.ndarray) else to_rgb(photo)
+        picture = from_memory(photo)
         return Seen(picture, np.asarray(squash_photo(picture, self.size)), picture.size, 1)
 
     def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -334,12 +338,11 @@ class Segmenter:
             labels = absorb_small(labels, self.min_area)
         return Segmentation(labels=labels, segmenter=self, source=seen.source, logits=logits)
 
-    @cached_property
     def weights(self) -> dict[str, Any]:
         """Which weights these are, for files that are made by them."""
         return {
             "file": self.path.name,
-            "sha256": sha256(self.path),
+            "sha256": self.sha256,
             "arch": self.info.arch,
             "seen_at": None if self.size is None else list(self.size),
             "validation_iou": self.info.mean_iou_clothes,

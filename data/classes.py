@@ -10,6 +10,11 @@ PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 """RGB colour of each class, 0 to 255, in masks and pictures."""
 
 
+def short_name(name: str) -> str:
+    """What people call a class, and files are called: "upper" for "upper body"."""
+    return name.split()[0]
+
+
 def class_number(name: str) -> int:
     """Number of a class that is named in full, "upper body", or by its first word, "upper".
 
@@ -17,7 +22,7 @@ def class_number(name: str) -> int:
         ValueError: there is no such class.
     """
     for number, known in enumerate(CLASSES):
-        if name in (known, known.split()[0]):
+        if name in (known, short_name(known)):
             return number
     raise ValueError(f"expected a class ({', '.join(CLASSES)}), found {name!r}")
 

@@ -4,10 +4,12 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+
+from data import DataError
 
 
 class Problem(NamedTuple):
@@ -77,10 +79,12 @@ def mask_paths(files: Sequence[Path], folder: Path, output: Path, endings: tuple
     """Where the mask of each file of a folder goes: the same sub-folder and name, ending in .png.
 
     Files that differ in their ending only, a.jpg and a.webp, keep it: a.jpg.png and a.webp.png. So does a file whose
-    mask would be called like a sub-folder, and so do a.jpg and a_cutout_upper.jpg, if "_cutout_upper" is one of the
-    ``endings`` that other files have which are made of a.jpg.
+    mask would be called like a sub-folder. And so do a.jpg and a_cutout_upper.jpg, if "_cutout_upper.png" is one of the
+    ``endings`` of other files that are made of a.jpg; of these, none is called like a sub-folder either.
+
+    Raises:
+        DataError: files without an ending would still meet.
     """
-    others = tuple(f"{ending}.png" for ending in endings)
 
     def whole(number: int) -> Path:
         path = files[number]
@@ -93,10 +97,8 @@ def mask_paths(files: Sequence[Path], folder: Path, output: Path, endings: tuple
         # Some file systems take A.png and a.png for one.
         count = Counter(str(path).lower() for path in chain(masks, folders))
         several = {name for name, times in count.items() if times > 1}
-        for name in (name for name in count if name.endswith(others)):
-            shorter = next(name.removesuffix(other) + ".png" for other in others if name.endswith(other))
-            if shorter in count:
-                several |= {name, shorter}
+        for name, made_of in _made(count, endings):
+            several |= {name, made_of}
         del count
         meet = (
             [number for number, mask in enumerate(masks) if str(mask).lower() in several and mask != whole(number)]
@@ -104,6 +106,21 @@ def mask_paths(files: Sequence[Path], folder: Path, output: Path, endings: tuple
             else []
         )
         if not meet:
-            return masks
+            break
         for number in meet:
             masks[number] = whole(number)
+    for one, other in _made(dict.fromkeys(map(str, masks)), endings) if several else ():
+        raise DataError(
+            f"expected photos whose files have names of their own, found {Path(one).stem} and {Path(other).stem} in "
+            f"{folder}; rename one"
+        )
+    return masks
+
+
+def _made(names: Collection[str], endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Names that are also those of a file made of another one, and the mask of that one."""
+    for name in names:
+        if name.endswith(endings):
+            made_of = next(name.removesuffix(ending) + ".png" for ending in endings if name.endswith(ending))
+            if made_of in names:
+                yield name, made_of

@@ -114,22 +114,30 @@ def _frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def from_array(pixels: NDArray[np.uint8]) -> Image.Image:
-    """An array as an RGB picture, transparency laid over white.
+def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Image.Image:
+    """A photo that is no file as an 8-bit RGB picture, transparency laid over white.
 
     Args:
-        pixels: (H, W, 3) in RGB, (H, W, 4) in RGBA, or (H, W) in grey, uint8, 0 to 255.
+        photo: a picture of any Pillow mode but F, or an array: (H, W, 3) in RGB, (H, W, 4) in RGBA, or (H, W) in grey,
+            uint8, 0 to 255.
 
     Raises:
-        DataError: it is another array.
+        DataError: it is something else, or has no pixels.
     """
-    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
-    if pixels.dtype != np.uint8 or not fits or not pixels.size:
-        raise DataError(
-            "expected a photo as an array (H, W, 3), (H, W, 4) or (H, W) of uint8, 0 to 255, found one of shape "
-            f"{pixels.shape} of {pixels.dtype}"
-        )
-    return to_rgb(Image.fromarray(pixels))
+    if isinstance(photo, np.ndarray):
+        fits = photo.ndim == 2 or (photo.ndim == 3 and photo.shape[2] in (3, 4))
+        if photo.dtype != np.uint8 or not fits or not photo.size:
+            raise DataError(
+                "expected a photo as an array (H, W, 3), (H, W, 4) or (H, W) of uint8, 0 to 255, found one of shape "
+                f"{photo.shape} of {photo.dtype}"
+            )
+        photo = Image.fromarray(photo)
+    if not photo.width or not photo.height:
+        raise DataError(f"expected a photo, found a picture of {photo.width} x {photo.height} pixels")
+    try:
+        return to_rgb(photo)
+    except ValueError as error:
+        raise DataError(f"expected a photo, found a picture that is none ({error})") from error
 
 
 def another_size(path: Path, wanted: Size) -> Size | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from options.base_options import option
+from options.base_options import OptionError, option
 from options.infer_options import SegmentOptions
 
 
@@ -14,3 +14,8 @@ class AppOptions(SegmentOptions):
     host: str = option("127.0.0.1", "address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for its network")
     max_megabytes: float = option(20.0, "size of the largest file that is taken", above=0)
     max_megapixels: float = option(50.0, "size of the largest photo that is taken, million pixels", above=0, most=178)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if ":" in self.host:
+            raise OptionError(f"--host: expected a name or an IPv4 address such as 0.0.0.0, found {self.host!r}")

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from options.base_options import OptionError, option
-from options.infer_options import SegmentOptions
+from options.infer_options import BatchOptions
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(SegmentOptions):
+class EvaluateOptions(BatchOptions):
     """Measure weights on labelled photos, at the photos' own resolution."""
 
     image_folder: str = option("../input/train/", "folder of the photos")

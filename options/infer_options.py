@@ -1,4 +1,4 @@
-"""Options of infer.py, and those that evaluate.py shares with it."""
+"""Options of infer.py, and those that evaluate.py and app.py share with it."""
 
 import re
 from dataclasses import dataclass
@@ -36,17 +36,12 @@ class SegmentOptions(NetworkOptions):
     min_area: float = option(
         0.0, "give regions of clothes under this share of the photo the class around them", least=0, below=1
     )
-    batch_size: int = option(1, "photos that go through the network at once", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         size = re.fullmatch(r"auto|native|([1-9]\d*)(?:x([1-9]\d*))?", self.size)
         if not size or min(int(side) for side in size.groups("32")) < 32:
             raise OptionError(f"--size: expected auto, native, N or WxH of at least 32 pixels, found {self.size!r}")
-        if self.size == "native" and self.batch_size > 1:
-            raise OptionError(
-                f"--size native: expected --batch_size 1, since photos differ in size, found {self.batch_size}"
-            )
 
         named = self.checkpoint.endswith(".onnx")
         sides = () if isinstance(self.network_size, str) else self.network_size
@@ -86,7 +81,21 @@ class SegmentOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class InferOptions(SegmentOptions):
+class BatchOptions(SegmentOptions):
+    """Options of scripts that draw many label maps."""
+
+    batch_size: int = option(1, "photos that go through the network at once", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size == "native" and self.batch_size > 1:
+            raise OptionError(
+                f"--size native: expected --batch_size 1, since photos differ in size, found {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class InferOptions(BatchOptions):
     """Draw a coloured clothes mask for every photo of a folder."""
 
     input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")

@@ -19,6 +19,7 @@ from conftest import ROOT, Fork, fork, python, run
 from PIL import Image
 
 import infer
+from data import DataError
 from data.classes import CLASSES, PALETTE
 from networks import U2NETP
 from segmenter import Segmenter, best_weights
@@ -124,6 +125,11 @@ def test_photos_are_never_overwritten(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(RunError, match=r"--output .*: expected a folder where masks replace no photos"):
         infer.main([*flags(tmp_path, weights), f"--output={tmp_path}"])
     assert (tmp_path / "in" / "a.png").read_bytes() == before
+    photo(tmp_path / "in" / "b_overlay.jpg")
+    photo(tmp_path / "in" / "in" / "b.jpg")
+    (tmp_path / "in" / "in" / "a.jpg").unlink()
+    with pytest.raises(RunError, match=r"--output .*: .* masks replace no photos, found .*b_overlay.jpg"):
+        infer.main([*flags(tmp_path, weights, "--save=overlay"), f"--output={tmp_path}"])
 
 
 @pytest.mark.parametrize(
@@ -297,12 +303,13 @@ def test_one_class_cropped(dressed: tuple[Path, list[str]]) -> None:
     assert not np.asarray(Image.open(out / "a_mask_lower.png")).any()
 
 
-def test_cutouts_that_no_longer_hold_go(dressed: tuple[Path, list[str]]) -> None:
+def test_cutouts_that_no_longer_hold_go_and_nothing_else(dressed: tuple[Path, list[str]]) -> None:
     out, common = dressed
-    out.mkdir(parents=True)
-    (out / "a_cutout_lower.png").write_text("by other weights")
+    assert infer.main([*common, "--save=cutout", "--only=upper"]) == 0
+    shutil.copy(out / "a_cutout_upper.png", out / "a_cutout_lower.png")  # as if by other weights
+    photo(out / "a_cutout_full.png")  # someone's own
     assert infer.main([*common, "--save=cutout"]) == 0
-    assert names(out) == ["a_cutout_upper.png"]
+    assert names(out) == ["a_cutout_full.png", "a_cutout_upper.png"]
 
 
 def test_cutouts_are_done_when_all_are_there(
@@ -319,8 +326,8 @@ def test_cutouts_are_done_when_all_are_there(
             (out / missing).unlink()
             if missing == "a_cutout_upper.png":
                 assert infer.main(again) == 0
-    (out / "a.json").write_text('{"version": 1, "classes": [{"name": "upper body", "pixels": 5}]}\n')  # of --only upper
-    for text in ((out / "a.json").read_text(), "[]\n", "{", '{"classes": [{}]}\n}\n'):
+    only_upper = json.dumps({"classes": [{"name": "upper body", "pixels": 5}]}, indent=2) + "\n"
+    for text in (only_upper, "[]\n", "{", '{"classes": [{}]}\n}\n', "[" * 100_000):
         (out / "a.json").write_text(text)
         assert infer.main(again) == 0
         assert "0 photos done before" in capsys.readouterr().out
@@ -337,6 +344,28 @@ def test_no_photo_is_called_as_another_ones_output(tmp_path: Path, weights: Path
             "C_CUTOUT_FULL.jpg.png", "a.jpg.png", "a_mask_upper.png.png", "b_mask_upper.png", "c.png.png",
         ]  # fmt: skip
     assert len(names(tmp_path / "out")) == 5 * 4
+
+
+def test_no_output_takes_a_folders_name(tmp_path: Path, weights: Path) -> None:
+    for name in ("a.jpg", "a.json/x.jpg", "b.jpg", "b_overlay.jpg/x.jpg", "c.jpg"):
+        photo(tmp_path / "in" / name)
+    assert infer.main(flags(tmp_path, weights, "--save=mask,overlay,json")) == 0
+    found = [name for name in names(tmp_path / "out") if (tmp_path / "out" / name).is_file()]
+    assert found == [
+        "a.jpg.json", "a.jpg.png", "a.jpg_overlay.jpg", "b.jpg.json", "b.jpg.png", "b.jpg_overlay.jpg",
+        "c.json", "c.png", "c_overlay.jpg",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("two", [("a", "a_mask_upper"), ("a.jpg", "a.jpg_mask_upper")])
+def test_outputs_that_would_replace_one_another_are_refused(
+    tmp_path: Path, weights: Path, two: tuple[str, str]
+) -> None:
+    for name in two:
+        photo(tmp_path / "in" / name, format="PNG")
+    with pytest.raises(DataError, match=r"expected photos whose files have names of their own, found a.* and a.*; ren"):
+        infer.main(flags(tmp_path, weights, "--save=mask,classes"))
+    assert names(tmp_path / "out") == []
 
 
 def test_averaging_with_the_mirrored_photo_makes_the_result_mirror_with_the_photo(weights: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -57,6 +59,12 @@ def test_other_arrays_are_refused_in_words(segment: Segmenter, array: np.ndarray
         segment(array)
 
 
+@pytest.mark.parametrize("picture", [Image.new("F", (5, 5)), Image.new("RGB", (0, 5))])
+def test_pictures_that_show_nothing_are_refused_in_words(segment: Segmenter, picture: Image.Image) -> None:
+    with pytest.raises(DataError, match=r"expected a photo, found a picture "):
+        segment(picture)
+
+
 @pytest.mark.parametrize("photo", [None, b"photo.jpg", 5, [None], iter([])])
 def test_what_is_no_photo_is_refused_in_words(segment: Segmenter, photo: object) -> None:
     with pytest.raises(TypeError, match=r"expected a photo \(path, Pillow picture or array\).*, found "):
@@ -78,6 +86,39 @@ def test_one_number_is_the_size_of_both_sides(segment: Segmenter) -> None:
     assert Segmenter.load(BUNDLED, device="cpu", size=64).size == (64, 64)
     with pytest.raises(ValueError, match="batch_size: expected at least 1, found 0"):
         segment([ASTRONAUT], batch_size=0)
+
+
+def test_photos_of_all_sizes_go_through_one_by_one_at_their_own(weights: Path) -> None:
+    native = Segmenter.load(weights, device="cpu", size="native")
+    small, large = native([Image.new("RGB", (64, 96)), Image.new("RGB", (50, 40))], batch_size=4)
+    assert (small.size, large.size) == ((64, 96), (50, 40))
+    assert small.to_dict()["weights"]["seen_at"] is None
+
+
+def test_a_batch_goes_through_at_once(weights: Path) -> None:
+    segment = Segmenter.load(weights, device="cpu")
+    sizes = []
+    segment.engine.network.register_forward_hook(lambda module, inputs, outputs: sizes.append(len(inputs[0])))
+    segment([Image.new("RGB", (64, 64))] * 5, batch_size=2)
+    assert sizes == [2, 2, 1]
+
+
+def test_json_names_the_weights_that_were_loaded(weights: Path, tmp_path: Path) -> None:
+    shutil.copy(weights, tmp_path / "w.pth")
+    segment = Segmenter.load(tmp_path / "w.pth", device="cpu")
+    expected = sha256(weights)
+    (tmp_path / "w.pth").write_bytes(b"others")  # as training does with the best ones
+    first = segment(Image.new("RGB", (64, 64))).to_dict()["weights"]
+    assert first["sha256"] == expected
+    first["file"] = "changed"
+    assert segment.weights()["file"] == "w.pth"
+
+
+def test_onnx_runtime_tells_nobody_of_its_use(tmp_path: Path) -> None:
+    code = f"from segmenter import Segmenter; Segmenter.load({str(BUNDLED)!r}, engine='onnx')({str(ASTRONAUT)!r})"
+    done = run(sys.executable, "-c", code, env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []  # it would note its session there before it looks up its makers
 
 
 def test_what_is_there_and_where(astronaut: Segmentation) -> None:
@@ -123,6 +164,9 @@ def test_json_holds_the_very_label_map(astronaut: Segmentation) -> None:
     assert content["photo"] == str(ASTRONAUT)
     weights = content["weights"]
     assert weights["sha256"] == sha256(astronaut.segmenter.path)
+    info = astronaut.segmenter.info
+    assert weights["validation_iou"] == info.mean_iou_clothes is not None
+    assert weights["seen_at"] == list(info.size)
     assert (weights["file"], weights["arch"]) == (astronaut.segmenter.path.name, "u2netp")
     np.testing.assert_array_equal(labels_of(astronaut.to_json()), astronaut.labels)
     assert [entry["name"] for entry in content["classes"]] == list(CLASSES[1:])

@@ -16,6 +16,9 @@ from utils.web import OwnHeaders, StayHere, free_address, sweep
         ("socket.connect", (None, ("192.0.2.1", 443))),
         ("socket.connect", (None, ("2001:db8::1", 443, 0, 0))),
         ("socket.sendto", (None, ("192.0.2.1", 53))),
+        ("socket.sendmsg", (None, ("192.0.2.1", 53))),
+        ("socket.gethostbyaddr", ("192.0.2.1",)),
+        ("socket.getnameinfo", (("192.0.2.1", 53),)),
         ("socket.getaddrinfo", ("api.gradio.app", 443, 0, 0, 0)),
         ("socket.getaddrinfo", (b"api.gradio.app", 443, 0, 0, 0)),
         ("socket.gethostbyname", ("api.gradio.app",)),
@@ -77,11 +80,13 @@ def test_answers_get_headers() -> None:
 
 
 def test_old_files_go(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    old, new = tmp_path / "sub" / "old", tmp_path / "sub" / "new"
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (0, 0))
+    for name in ("sub/old", "sub/new", "empty/old", "fresh/new"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("sub/old", "sub", "empty/old", "fresh"):
+        os.utime(tmp_path / name, (0, 0))
     sweep(tmp_path, 3600)
-    assert not old.exists()
-    assert new.exists()
+    os.utime(tmp_path / "empty", (0, 0))  # it was changed just now
+    sweep(tmp_path, 3600)
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["fresh", "fresh/new", "sub", "sub/new"]

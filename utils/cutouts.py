@@ -54,15 +54,15 @@ def coverage(mask: NDArray[np.bool_], logits: NDArray[np.float32], number: int) 
         result: NDArray[np.float32] = own - at.max(1)
         return result
 
-    def slope(y: NDArray[np.intp], x: NDArray[np.intp], down: int, right: int) -> NDArray[np.float32]:
+    def slope(y: NDArray[np.intp], x: NDArray[np.intp], down: int, right: int) -> NDArray[np.float64]:
         before = np.maximum(y - down, 0), np.maximum(x - right, 0)
         after = np.minimum(y + down, mask.shape[0] - 1), np.minimum(x + right, mask.shape[1] - 1)
         steps = np.maximum((after[0] - before[0]) + (after[1] - before[1]), 1)
-        result: NDArray[np.float32] = (lead(*after) - lead(*before)) / steps
+        result: NDArray[np.float64] = (lead(*after) - lead(*before)) / steps
         return result
 
     steepest = np.hypot(slope(y, x, 1, 0), slope(y, x, 0, 1))
-    distance = lead(y, x) / np.maximum(steepest, np.finfo(np.float32).tiny)
+    distance = lead(y, x) / np.maximum(steepest, 1e-12)  # flat, where the class leads by nothing
     covered = (0.5 + distance / (2 * soft)).clip(0, 1)
     covered = np.where((distance > 0) == inside, covered, inside)
     alpha[y, x] = np.where(inside, np.ceil(covered * 255), np.floor(covered * 255))

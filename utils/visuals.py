@@ -4,11 +4,11 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from utils.files import atomic_path
 
@@ -16,11 +16,31 @@ Palette = Sequence[tuple[int, int, int]]
 """RGB colour of each class, 0 to 255."""
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, or as JPEG where its name ends in .jpg. It gets its name when it is whole."""
-    jpeg: dict[str, Any] = {"format": "JPEG", "quality": 90}
+def save_picture(picture: Image.Image, path: Path, note: str = "") -> None:
+    """Write a picture as PNG, or as JPEG where its name ends in .jpg. It gets its name when it is whole.
+
+    Args:
+        picture: to write.
+        path: of the file.
+        note: a PNG's comment, for ``has_note``.
+    """
     with atomic_path(path) as part:
-        picture.save(part, **(jpeg if path.suffix == ".jpg" else {"format": "PNG"}))
+        if path.suffix == ".jpg":
+            picture.save(part, format="JPEG", quality=90)
+        else:
+            texts = PngInfo()
+            if note:
+                texts.add_text("Comment", note)
+            picture.save(part, format="PNG", pnginfo=texts)
+
+
+def has_note(path: Path, note: str) -> bool:
+    """Whether there is a picture with this note."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Comment") == note
+    except Exception:  # none is there, or none that can be read: Pillow raises whatever it meets
+        return False
 
 
 LAST_BYTES = {".png": b"IEND\xae\x42\x60\x82", ".jpg": b"\xff\xd9", ".json": b"\n}\n"}

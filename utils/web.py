@@ -76,11 +76,13 @@ class StayHere:
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Raise PermissionError for a connection, a datagram or a question for a name that would leave the machine."""
-        if event in ("socket.connect", "socket.sendto"):
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             address = arguments[1]
             host = address[0] if isinstance(address, tuple) else None  # others are no network's
-        elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
             host = arguments[0]
+        elif event == "socket.getnameinfo":
+            host = arguments[0][0]
         else:
             return
         if host is not None and not self._is_here(host.decode(errors="replace") if isinstance(host, bytes) else host):
@@ -95,11 +97,11 @@ class StayHere:
 
 
 def sweep(folder: Path, age: float) -> None:
-    """Delete the files of a folder and its sub-folders that were written more than ``age`` seconds ago."""
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # one that is gone since, or in use where that forbids it
-            if path.is_file() and time.time() - path.stat().st_mtime > age:
-                path.unlink()
+    """Delete what is in a folder and was written more than ``age`` seconds ago, and sub-folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        with suppress(OSError):  # one that is gone since, is not empty, or in use where that forbids it
+            if time.time() - path.stat().st_mtime > age:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def keep_swept(folder: Path, age: float) -> NoReturn:
