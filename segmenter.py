@@ -206,8 +206,8 @@ class Segmenter:
     engine: Engine
     path: Path  # of the weights
     size: Size | None  # (width, height) at which the network sees photos; None: their own
-    flip: bool = False  # average with the mirrored photo
     sha256: str | None = None  # of the weights file
+    flip: bool = False  # average with the mirrored photo
     min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
 
     @classmethod
