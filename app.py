@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 from PIL import Image
 
-from data.classes import CLASSES, PALETTE, short_name
+from data.classes import CLASSES, PALETTE
+from infer import Job
 from options import AppOptions, parse
 from segmenter import PHOTO_ERRORS, Segmentation, Segmenter
 from utils import RunError
-from utils.script import one_line, out_of_memory, run_script
+from utils.script import one_line, run_script
 from utils.signals import ignore_stops
 from utils.visuals import overlay
 from utils.web import OwnHeaders, StayHere, free_address, keep_swept
@@ -98,7 +99,7 @@ def sentence(path: Path, error: Exception) -> str:
         found = f"expected the photo that was dropped, found it deleted, as all are after {KEPT // 60} minutes"
     elif isinstance(error, OSError):
         found = f"expected a photo that can be opened, found one that cannot be ({error.strerror})"
-    elif out_of_memory(error):
+    elif isinstance(error, MemoryError):
         found = "expected enough memory for this photo, found too little; make it smaller"
     else:
         found = one_line(str(error).removeprefix(f"{path}: ").replace(str(path), path.name))
@@ -131,17 +132,18 @@ class Files(NamedTuple):
     """What is made of a photo for the page and for its visitor."""
 
     slider: tuple[Path, Path]  # photo and overlay, as large as the page needs
-    mask: Path
+    mask: Path  # and what follows, called as infer.py calls it
     json: Path
     cutouts: dict[str, Path]  # by the name of their class, where there is something to cut out
     gallery: list[tuple[Image.Image, str]]  # the same as large as the page needs
 
 
-def make_files(one: Segmentation, stem: str, facts: dict[str, Any]) -> Files:
-    """Write them, in a folder of their own."""
+def make_files(one: Segmentation, name: str, facts: dict[str, Any]) -> Files:
+    """Write them, in a folder of their own; ``name`` is that of the photo's file."""
     folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
     small = folder / "photo.jpg", folder / "overlay.jpg"
-    files = Files(small, folder / f"{stem}.png", folder / f"{stem}.json", {}, [])
+    job = Job(Path(name), folder / f"{Path(name).stem}.png")
+    files = Files(small, job.path("mask"), job.path("json"), {}, [])
     photo = preview(one.photo)
     labels = Image.fromarray(one.labels).resize(photo.size, Image.Resampling.NEAREST)
     for picture, path in zip((photo, overlay(photo, np.asarray(labels), PALETTE)), files.slider, strict=True):
@@ -150,7 +152,7 @@ def make_files(one: Segmentation, stem: str, facts: dict[str, Any]) -> Files:
     files.json.write_text(json.dumps(facts, indent=2) + "\n")
     for name in one.found:
         cutout = one.cutout(name)
-        files.cutouts[name] = folder / f"{stem}_cutout_{short_name(name)}.png"
+        files.cutouts[name] = job.path("cutout", name)
         cutout.save(files.cutouts[name], compress_level=3)  # of 9: half the time of 6, files a quarter larger
         files.gallery.append((preview(cutout.crop(cutout.getchannel("A").getbbox()), 800), name))
     return files
@@ -170,7 +172,7 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
         try:
             one = shown.one.only(*wanted)
             facts = one.to_dict() | {"photo": shown.name}
-            files = make_files(one, Path(shown.name).stem, facts)
+            files = make_files(one, shown.name, facts)
         except PHOTO_ERRORS as error:
             return {alert: problem(sentence(Path(shown.name), error))}
         return {
@@ -193,9 +195,7 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
     def segment_file(path: str, wanted: list[str]) -> dict[Any, Any]:
         try:
             shown = Shown(segment(Path(path)), Path(path).name)
-        except (*PHOTO_ERRORS, RuntimeError) as error:
-            if not isinstance(error, (*PHOTO_ERRORS, RunError)) and not out_of_memory(error):
-                raise
+        except (*PHOTO_ERRORS, RunError) as error:
             hidden = {part: gr.Column(visible=False) for part in (right, details)}
             return {drop: None, state: None, alert: problem(sentence(Path(path), error)), **hidden}
         return {drop: None} | show(shown, wanted)

@@ -32,7 +32,7 @@ from segmenter import PHOTO_ERRORS, Seen, Segmentation, Segmenter
 from utils import RunError
 from utils.files import atomic_path, check_folder, check_output
 from utils.pipeline import ahead, in_batches
-from utils.script import blame, one_line, out_of_memory, run_script
+from utils.script import blame, one_line, run_script
 from utils.signals import ignore_stops
 from utils.visuals import has_note, is_whole, save_picture
 
@@ -55,7 +55,6 @@ ENDINGS = (
     *(f"{kind}{short_name(name)}.png" for kind in EACH_CLASS.values() for name in CLASSES[1:]),
 )
 """What the names of a photo's other files have in the place of .png."""
-
 
 CUTOUT = "cut-out by cloth segmentation"
 """Note in each of them, without which none is deleted."""
@@ -246,12 +245,11 @@ def segment_photos(
                 continue
             try:
                 all_logits = segment.logits([seen.square for _, seen in good])
-            except (MemoryError, RuntimeError) as error:
-                # Photos that the network sees at one size would all meet it.
-                if segment.size is not None or not out_of_memory(error):
+            except MemoryError as error:
+                if segment.size is not None:  # photos that the network sees at one size would all meet it
                     raise
                 for job, _ in good:
-                    fail(job.photo, MemoryError())
+                    fail(job.photo, error)
                     progress.update()
                 continue
             for (job, seen), logits in zip(good, all_logits, strict=True):

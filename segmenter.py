@@ -24,6 +24,7 @@ from utils import RunError
 from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
 from utils.files import sha256
 from utils.logits import label_map, probabilities
+from utils.script import out_of_memory
 from utils.visuals import mask_picture, overlay
 from utils.weights_info import ONNX_SIDES, WeightsInfo
 
@@ -272,6 +273,7 @@ class Segmenter:
             DataError: a photo cannot be read, or is no photo.
             OSError: a file cannot be opened.
             RunError: the weights give no finite logits.
+            MemoryError: there is too little.
             TypeError: there is something else than photos.
         """
         if isinstance(photos, str | os.PathLike | Image.Image | np.ndarray):
@@ -312,12 +314,18 @@ class Segmenter:
 
         Raises:
             RunError: they are not finite.
+            MemoryError: there is too little for so many pixels.
         """
         batch = np.stack(squares)
-        logits = self.engine(batch)
-        if self.flip:
-            mirrored = self.engine(np.ascontiguousarray(batch[:, :, ::-1]))
-            logits = (logits + mirrored[..., ::-1]) * np.float32(0.5)
+        try:
+            logits = self.engine(batch)
+            if self.flip:
+                mirrored = self.engine(np.ascontiguousarray(batch[:, :, ::-1]))
+                logits = (logits + mirrored[..., ::-1]) * np.float32(0.5)
+        except RuntimeError as error:  # what PyTorch and ONNX Runtime raise then, too
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(str(error)) from error
         if not np.isfinite(logits).all():
             found = "NaN" if np.isnan(logits).any() else "infinity"
             raise RunError(

@@ -33,7 +33,7 @@ def coverage(mask: NDArray[np.bool_], logits: NDArray[np.float32], number: int) 
     alpha: NDArray[np.uint8] = mask.astype(np.uint8) * np.uint8(255)
     soft = reach(mask.shape)
     margin = ceil(soft)
-    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    boxes = ndimage.find_objects(mask.view(np.uint8))
     if not boxes:
         return alpha
     # What lies further off is wholly outside.

@@ -21,6 +21,7 @@ class Interpolation:
     def __init__(self, logits: NDArray[np.float32], size: tuple[int, int]) -> None:
         channels, height, self._width = logits.shape
         self._points = np.ascontiguousarray(logits.transpose(1, 2, 0)).reshape(-1, channels)
+        self._logits = logits
         self.left, self.right, self._across = _neighbours(self._width, size[0])
         self.upper, self.lower, self._down = _neighbours(height, size[1])
 
@@ -32,6 +33,14 @@ class Interpolation:
             high, low = self._points[above + column], self._points[below + column]
             sides.append(high + (low - high) * self._down[rows, None])
         result: NDArray[np.float32] = sides[0] + (sides[1] - sides[0]) * self._across[columns, None]
+        return result
+
+    def strip(self, rows: slice) -> NDArray[np.float32]:
+        """Logits (C, n, W) of whole rows of pixels, equal to those of ``at``."""
+        high, low = self._logits[:, self.upper[rows]], self._logits[:, self.lower[rows]]
+        lines = high + (low - high) * self._down[rows, None]
+        first = lines[:, :, self.left]
+        result: NDArray[np.float32] = first + (lines[:, :, self.right] - first) * self._across
         return result
 
 
@@ -77,14 +86,12 @@ def probabilities(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray
     """
     between = Interpolation(logits, size)
     result = np.empty((len(logits), size[1], size[0]), dtype=np.float32)
-    columns = np.arange(size[0])
     rows = max(1, STRIP // size[0])
     for top in range(0, size[1], rows):
-        strip = result[:, top : top + rows]
-        y, x = np.meshgrid(np.arange(top, top + strip.shape[1]), columns, indexing="ij")
-        strip[:] = between.at(y.ravel(), x.ravel()).T.reshape(strip.shape)
+        span = slice(top, top + rows)
+        strip = between.strip(span)
         np.exp(strip - strip.max(0), out=strip)
-        strip /= strip.sum(0)
+        result[:, span] = strip / strip.sum(0)
     return result
 
 
