@@ -128,10 +128,7 @@ def read_data(opt: EvaluateOptions) -> Annotations:
         RunError: a photo, row or mask cannot be used.
     """
     with blame("--df_path", DataError):
-        index, faults = scan(Path(opt.df_path))
-    if opt.max_dataset_size is not None:
-        index = index.head(opt.max_dataset_size)
-        faults = index.faults_of(faults)
+        index, faults = scan(Path(opt.df_path), opt.max_dataset_size)
     with blame("--image_folder", DataError):
         faults += check_photos(index, Path(opt.image_folder))
     found = f"--df_path {opt.df_path}: expected rows and photos without fault, found in {opt.image_folder}"

@@ -453,10 +453,7 @@ def checked(
         RunError: there are faults, and --on_bad_sample is stop; or no photo is left.
     """
     with blame(csv_flag, DataError):
-        photos, faults = scan(Path(csv_path))
-    if most is not None:
-        photos = photos.head(most)
-        faults = photos.faults_of(faults)
+        photos, faults = scan(Path(csv_path), most)
     with blame(folder_flag, DataError):
         # One process looks for all, which then agree.
         faults += processes.on_main(lambda: check_photos(photos, Path(folder)))

@@ -132,10 +132,14 @@ def read_annotations(path: Path) -> Annotations:
     return annotations
 
 
-def scan(path: Path) -> tuple[Annotations, list[Fault]]:
+def scan(path: Path, most: int | None = None) -> tuple[Annotations, list[Fault]]:
     """Index the rows of a CSV that can be used, and tell what is wrong with the others.
 
     Masks are not looked at. The format is that of ``read_annotations``.
+
+    Args:
+        path: the CSV.
+        most: look at no more than this number of photos, the first ones.
 
     Raises:
         DataError: there is no such file, or nothing in it that can be used.
@@ -180,7 +184,7 @@ def scan(path: Path) -> tuple[Annotations, list[Fault]]:
 
     is_clothes = np.array([class_of(category) > 0 for category in range(len(CATEGORIES))])
     clothes = table[is_clothes[table["category"]]].sort_values("photo", kind="stable")
-    return Annotations(
+    index = Annotations(
         path=path,
         names=np.array(names, dtype=np.str_),
         heights=photos["height"].to_numpy(np.int32),
@@ -190,7 +194,11 @@ def scan(path: Path) -> tuple[Annotations, list[Fault]]:
         lengths=clothes["length"].to_numpy(np.int64),
         lines=clothes["line"].to_numpy(np.int32),
         categories=clothes["category"].to_numpy(np.uint8),
-    ), faults
+    )
+    if most is None:
+        return index, faults
+    first = index.head(most)
+    return first, first.faults_of(faults)
 
 
 class _Row(NamedTuple):

@@ -14,7 +14,7 @@ from data import BadSampleError, DataError
 from data.annotations import Annotations
 from data.classes import class_of
 from data.label_map import merge
-from data.photos import Size, load_reduced, squash_photo
+from data.photos import Size, read_photo, squash_photo
 from data.transforms import Augmentation, LabelledPhoto, beside, squash_labels
 
 Square = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -68,10 +68,10 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
         path = self.image_folder / record.name
         wanted = (record.width, record.height)
         try:
-            photo, found = load_reduced(path, size)
+            photo, found, _ = read_photo(path, size)
             if found != wanted:
                 # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
-                photo, found = load_reduced(path, size, upright=False)
+                photo, found, _ = read_photo(path, size, upright=False)
         except OSError as error:
             raise unopened(path, error) from error
         except DataError as error:

@@ -47,12 +47,6 @@ def load_photo(path: Path) -> Image.Image:
     return read_photo(path, None).picture
 
 
-def load_reduced(path: Path, enough: Size | None, *, upright: bool = True) -> tuple[Image.Image, Size]:
-    """(picture, the photo's own size) of ``read_photo``."""
-    photo = read_photo(path, enough, upright=upright)
-    return photo.picture, photo.size
-
-
 def read_photo(path: Path, enough: Size | None, *, upright: bool = True) -> Photo:
     """Read a photo as ``load_photo`` does, but no larger than need be where its format allows that.
 

@@ -39,7 +39,7 @@ from data import DataError, label_map, rle
 from data.annotations import scan
 from data.checks import check_photos
 from data.dataset import LabelledPhotos
-from data.photos import another_size, load_photo, load_reduced
+from data.photos import another_size, load_photo, read_photo
 from utils import RunError
 from utils.checkpoints import load_network, read_file, state_dict_of, transplant
 from utils.onnx_engine import OnnxEngine
@@ -113,7 +113,7 @@ def read_image(content: bytes, folder: Path) -> None:
         return
     assert photo.mode == "RGB"
     assert min(photo.size) > 0
-    reduced, size = load_reduced(path, (4, 4))
+    reduced, size, _ = read_photo(path, (4, 4))
     assert size == photo.size
     assert all(small >= min(4, own) for small, own in zip(reduced.size, size, strict=True))
 

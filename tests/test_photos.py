@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data import DataError
-from data.photos import load_photo, load_reduced, to_rgb
+from data.photos import load_photo, read_photo, to_rgb
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 RGB = np.stack((RAMP, RAMP[:, ::-1], np.full_like(RAMP, 60)), axis=2)
@@ -118,7 +118,7 @@ def test_damage_is_found_however_much_is_enough(tmp_path: Path, enough: tuple[in
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[:60] + bytes(4) + data[64:])
     with pytest.raises(DataError, match=r"a\.png: expected a picture, found one that cannot be decoded"):
-        load_reduced(tmp_path / "a.png", enough)
+        read_photo(tmp_path / "a.png", enough)
 
 
 @pytest.mark.parametrize(("orientation", "upright"), [(1, (800, 400)), (6, (400, 800))])
@@ -128,10 +128,10 @@ def test_jpegs_are_decoded_no_larger_than_need_be(tmp_path: Path, orientation: i
     Image.new("RGB", (800, 400), "navy").save(tmp_path / "a.jpg", exif=exif)
     for share, scale in ((None, 1), (0.6, 1), (0.5, 2), (0.25, 4), (0.2, 4), (0.01, 8)):
         enough = None if share is None else (int(upright[0] * share), int(upright[1] * share))
-        picture, own = load_reduced(tmp_path / "a.jpg", enough)
+        picture, own, _ = read_photo(tmp_path / "a.jpg", enough)
         assert own == upright
         assert picture.size == (upright[0] // scale, upright[1] // scale)
-    assert load_reduced(tmp_path / "a.jpg", (upright[0], 10))[0].size == upright
+    assert read_photo(tmp_path / "a.jpg", (upright[0], 10)).picture.size == upright
 
 
 def test_a_tiff_comes_upright_whatever_is_enough(tmp_path: Path) -> None:
@@ -139,5 +139,5 @@ def test_a_tiff_comes_upright_whatever_is_enough(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(RGB).save(tmp_path / "a.tif", exif=exif)
     for enough in (None, (8, 8)):
-        picture, own = load_reduced(tmp_path / "a.tif", enough)
+        picture, own, _ = read_photo(tmp_path / "a.tif", enough)
         assert picture.size == own == (48, 64)
