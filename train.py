@@ -32,6 +32,7 @@ from data.prepared import PreparedPhotos
 from data.transforms import Augmentation, normalise
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
+from segmenter import Engine, open_weights
 from utils import RunError
 from utils.checkpoints import (
     Stateful,
@@ -83,6 +84,7 @@ class Training:
         self.loss = DeepSupervisionLoss(classes=len(self.label_set.names), region_weight=opt.region_loss).to(
             self.device
         )
+        self.teacher = self._teacher()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=opt.lr,
@@ -167,6 +169,13 @@ class Training:
                 'or give --unet_checkpoint "" for random ones'
             )
         return load_network(path, ARCHITECTURES, self.label_set.names, arch=opt.arch)[0]
+
+    def _teacher(self) -> Engine | None:
+        """What runs the network to learn from; None: labels alone teach."""
+        if not self.opt.teacher:
+            return None
+        with blame("--teacher", RunError):
+            return open_weights(Path(self.opt.teacher), str(self.device), "auto", self.opt.amp)[1]
 
     def _squares(
         self, index: Annotations, image_folder: str, usable: NDArray[np.int64] | None = None
@@ -257,22 +266,43 @@ class Training:
             outputs: tuple[Tensor, ...] = network(photos)
         return outputs
 
-    def blend(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
-        """Photos of a batch, each blended with the one before if so asked, and label maps with their shares.
+    def taught(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """What to learn of a batch: its labels, or probabilities that lie between them and what the teacher sees.
+
+        Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531). The teacher sees
+        each photo changed as the network does (Beyer et al., "Knowledge distillation: A good teacher is patient and
+        consistent", CVPR 2022).
+
+        Args:
+            pixels: photos (N, 3, H, W), uint8.
+            labels: label maps (N, H, W), int64.
+
+        Returns:
+            The labels, or (N, C, H, W) float32.
+        """
+        if self.teacher is None:
+            return labels
+        seen = self.teacher(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
+        probabilities = torch.from_numpy(seen).to(self.device).softmax(1)
+        truth = nn.functional.one_hot(labels, len(CLASSES)).permute(0, 3, 1, 2)
+        return truth.float().lerp(probabilities, self.opt.teacher_share)
+
+    def blend(self, photos: Tensor, target: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+        """Photos of a batch, each blended with the one before if so asked, and targets with their shares.
 
         Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412).
         """
         if not self.opt.mixup:
-            return photos, [(1.0, labels)]
+            return photos, [(1.0, target)]
         share = torch.distributions.Beta(self.opt.mixup, self.opt.mixup).sample().item()
         share = max(share, 1 - share)  # the logged labels are those of the photo that is seen best
-        return photos.lerp(photos.roll(1, 0), 1 - share), [(share, labels), (1 - share, labels.roll(1, 0))]
+        return photos.lerp(photos.roll(1, 0), 1 - share), [(share, target), (1 - share, target.roll(1, 0))]
 
     def losses(self, outputs: tuple[Tensor, ...], targets: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
         """(total, d0's own) loss, by the targets' shares."""
         total, fused = torch.zeros(2, device=self.device)
-        for share, labels in targets:
-            own = self.loss(outputs, labels)
+        for share, target in targets:
+            own = self.loss(outputs, target)
             total, fused = total + share * own[0], fused + share * own[1]
         return total, fused
 
@@ -286,12 +316,14 @@ class Training:
             group["lr"] = lr
         total, fused = torch.zeros(2, device=self.device)
         for batch in range(opt.accumulate):
-            photos, labels = self.to_device(*next(self.batches))
+            pixels, values = next(self.batches)
+            photos, labels = self.to_device(pixels, values)
+            target = self.taught(pixels, labels)
             last = batch == opt.accumulate - 1
             # Gradients need to be exchanged only once a step.
             exchange = nullcontext() if last or self.processes.world_size == 1 else self.parallel.no_sync()  # type: ignore[operator]
             with exchange:
-                photos, targets = self.blend(photos, labels)
+                photos, targets = self.blend(photos, target)
                 outputs = self.forward(self.parallel, photos)
                 losses = self.losses(outputs, targets)
                 torch.autograd.backward(self.scaler.scale(losses[0] / opt.accumulate))

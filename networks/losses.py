@@ -41,13 +41,22 @@ class DeepSupervisionLoss(nn.Module):
 
         Args:
             outputs: logits (d0, d1, ..., d6), each (N, C, H, W). Half precision is computed in float32.
-            target: label map (N, H, W), int64, values 0 to C - 1.
+            target: label map (N, H, W), int64, values 0 to C - 1; or the probability of each class (N, C, H, W),
+                float32, such as a teacher's. The Lovász-Softmax loss is for the most probable class.
         """
-        fused, *sides = (F.cross_entropy(logits.float(), target, self.class_weights) for logits in outputs)
+        fused, *sides = (self._cross_entropy(logits.float(), target) for logits in outputs)
         total = self.fused_weight * fused + torch.stack(sides).sum()
         if self.region_weight:
-            total = total + self.region_weight * lovasz_softmax(outputs[0], target)
+            labels = target.argmax(1) if target.is_floating_point() else target
+            total = total + self.region_weight * lovasz_softmax(outputs[0], labels)
         return total, fused
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        if not target.is_floating_point():
+            return F.cross_entropy(logits, target, self.class_weights)
+        # PyTorch divides by the number of pixels here; by their weights, it is the same as for certain labels.
+        weighted = target * self.class_weights.view(-1, 1, 1)
+        return -(weighted * logits.log_softmax(1)).sum() / weighted.sum()
 
 
 def grouped_logits(logits: Tensor, groups: Sequence[int]) -> Tensor:

@@ -60,6 +60,10 @@ class TrainOptions(NetworkOptions):
     lr: float = option(1e-3, "learning rate of Adam", above=0)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", least=0)
     region_loss: float = option(0.0, "weight of the Lovász-Softmax loss of the fused map; 0: none", least=0)
+    teacher: str = option(
+        "", "trained weights (.pth or .onnx) whose probabilities are learned beside the labels: distillation"
+    )
+    teacher_share: float = option(0.5, "share of the teacher in what is learned", above=0, most=1)
     clip_grad: float = option(5.0, "greatest norm of the gradient; 0: not clipped", least=0)
     lr_schedule: str = option(
         "constant",
@@ -127,6 +131,8 @@ class TrainOptions(NetworkOptions):
             raise OptionError(f"--amp fp16: expected a CUDA device, found --device {self.device}; take bf16 or off")
         if self.mixup and self.batchSize < 2:
             raise OptionError(f"--mixup: expected a --batchSize of at least 2 to blend, found {self.batchSize}")
+        if self.teacher and self.labels != "classes":
+            raise OptionError(f"--teacher: expected with --labels classes, found --labels {self.labels}")
         if self.warmup >= self.iter:
             raise OptionError(f"--warmup: expected fewer steps than --iter {self.iter}, found {self.warmup}")
 

@@ -87,3 +87,24 @@ def test_logits_of_groups_stand_for_the_sum_of_probabilities() -> None:
     expected = torch.stack([shares[:, 0], shares[:, [1, 2, 4]].sum(1), shares[:, 3]], dim=1)
     torch.testing.assert_close(grouped.softmax(1), expected)
     torch.testing.assert_close(grouped_logits(logits, range(5)), logits)
+
+
+def test_certain_probabilities_count_as_labels_do() -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (2, 6, 5), generator=draw)
+    certain = torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float()
+    outputs = torch.randn((7, 2, 4, 6, 5), generator=draw).unbind()
+    for loss in (DeepSupervisionLoss(), DeepSupervisionLoss(region_weight=2.0)):
+        torch.testing.assert_close(loss(outputs, certain), loss(outputs, labels))
+
+
+def test_the_best_logits_are_those_of_the_probabilities() -> None:
+    wanted = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1)
+    logits = torch.zeros(1, 4, 1, 1, requires_grad=True)
+    optimizer = torch.optim.SGD([logits], lr=1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        # Every class with one weight: a weight draws the prediction towards its class, with labels as with these.
+        DeepSupervisionLoss(clothes_weight=1.0)([logits] * 7, wanted)[1].backward()
+        optimizer.step()
+    torch.testing.assert_close(logits.softmax(1), wanted, rtol=0, atol=1e-3)

@@ -137,6 +137,7 @@ def test_mistakes_name_flag_expectation_and_finding(
         (SetupOptions, ["--released", "--labels", "garments"], "--labels garments: expected without --released"),
         (SetupOptions, ["--labels", "garments"], "--labels garments: expected --output"),
         (TrainOptions, ["--mixup", "0.3", "--batchSize", "1"], "--mixup: expected a --batchSize of at least 2"),
+        (TrainOptions, ["--teacher", "t.pth", "--labels", "garments"], "--teacher: expected with --labels classes"),
         (TrainOptions, ["--labels", "shoes"], "--labels: expected one of classes, garments, found 'shoes'"),
         (EvaluateOptions, ["--batch_size", "0"], "--batch_size: expected a whole number of at least 1, found 0"),
     ],

@@ -280,6 +280,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_pa
         ("--val_df_path=absent.csv", "--val_df_path: absent.csv: expected annotations"),
         ("--device=cuda:99", "GPU number 99, found"),
         ("--distributed", "torchrun"),
+        ("--teacher=absent.pth", "--teacher: absent.pth: expected"),
         ("--val_fraction=0.01", "--val_fraction 0.01: expected photos on both sides"),
     ],
 )
@@ -349,6 +350,35 @@ def test_mixup_reaches_training(train_flags: TrainFlags, tmp_path: Path) -> None
         assert train.main(train_flags("--iter=1", f"--name={name}", *more)) == 0
     plain, blended = (state_of(tmp_path, name)["weights_sha256"] for name in ("plain", "blended"))
     assert plain != blended
+
+
+def test_a_teacher_takes_the_place_of_the_labels(
+    train_flags: TrainFlags, photo_folder: PhotoFolder, weights: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(photo_folder.csv.read_text().replace(",10_3_4", ",0"))  # dresses have become blouses
+    learned = {}
+    for share in (0.5, 1):
+        for csv in (photo_folder.csv, other):
+            name = f"{csv.stem}_{share}"
+            flags = [f"--teacher={weights}", f"--teacher_share={share}", f"--df_path={csv}", f"--name={name}"]
+            assert train.main(train_flags("--iter=2", "--serial_batches", "--mixup=0.3", *flags)) == 0
+            learned[csv.stem, share] = state_of(tmp_path, name)["weights_sha256"]
+    assert learned["train", 1] == learned["other", 1]
+    assert learned["train", 0.5] != learned["other", 0.5]
+
+
+def test_a_network_becomes_like_its_teacher(train_flags: TrainFlags, weights: Path, tmp_path: Path) -> None:
+    flags = [f"--teacher={weights}", "--teacher_share=1", "--iter=30", "--lr=0.003", "--print_freq=3"]
+    assert train.main(train_flags(*flags)) == 0
+    events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
+    losses = [event.value for event in events.Scalars("loss/fused")]
+    opt = parse(TrainOptions, train_flags(*flags, "--name=more"))
+    run = train.Training(opt, Processes(torch.device("cpu")))
+    pixels, labels = next(run.batches)
+    taught = run.taught(pixels, labels.long())
+    entropy = -(taught * taught.log()).sum(1).mean().item()  # no network's loss is below it
+    assert losses[-1] - entropy < (losses[0] - entropy) / 2
 
 
 def test_a_run_on_garments_is_measured_in_classes(

@@ -4,6 +4,7 @@ Elsewhere nothing is done.
 """
 
 import ctypes
+import os
 import sys
 from typing import Any
 
@@ -17,10 +18,11 @@ LARGE = 4 * 2**20
 def return_large_blocks() -> None:
     """From now on, give large blocks back when they are freed.
 
-    Otherwise what one large photo took stays with the process, in the memory of the thread that read it.
+    Otherwise what one large photo took stays with the process, in the memory of the thread that read it. Who sets
+    MALLOC_MMAP_THRESHOLD_ has decided otherwise.
     """
     library = _glibc()
-    if library is not None:
+    if library is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         library.mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
