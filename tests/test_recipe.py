@@ -1,52 +1,96 @@
-"""The recipe of the bundled weights, a few steps of it, from surgery to evaluation."""
+"""The recipe of the bundled weights, a few steps of it, from the pictures to the evaluation."""
 
+import csv
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+import timm
 import torch
 from conftest import ROOT, PhotoFolder, run, write_photos
+from PIL import Image
 
 import train
+from data.annotations import read_annotations
+from data.dataset import LabelledPhotos
 from networks import U2NETP
+from recipe.prepare import is_held_out, paste
+from recipe.teacher import Teacher
 from segmenter import Segmenter
 
-SCRIPT = ROOT / "docs" / "train_bundled_weights.sh"
+SCRIPT = ROOT / "recipe" / "train.sh"
+BACKBONE = "tf_efficientnet_lite0"
+"""Smaller than the recipe's."""
 
 
-def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
-    data: PhotoFolder = write_photos(tmp_path / "ccp", 14)  # 003.png and 013.png are held out
-    source = tmp_path / "u2netp.pth"
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like the one of the package with ImageNet's weights: other names, the same order, a classifier behind."""
+    state = timm.create_model(BACKBONE).state_dict()
+    path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
+    torch.save({f"_{number}": value for number, value in enumerate(state.values())}, path)
+    return path
+
+
+def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path) -> None:
+    shared = tmp_path / "shared"
+    data: PhotoFolder = write_photos(shared / "ccp", 14, (200, 160))  # 003.png and 013.png are held out
+    write_photos(shared / "more", 4, (200, 160))
+    flat = write_photos(shared / "flat", 4)
+    for number in range(4):  # two are held out
+        name = f"flat_{number}{7 if number % 2 else 0}.png"
+        (flat.images / f"{number:03d}.png").rename(flat.images / name)
+        flat.csv.write_text(flat.csv.read_text().replace(f"{number:03d}.png", name))
     torch.manual_seed(0)
-    torch.save(U2NETP(3, 1).state_dict(), source)
+    (shared / "weights").mkdir()
+    torch.save(U2NETP(3, 1).state_dict(), shared / "weights" / "u2netp.pth")
+    start = tmp_path / "start.pth"
     copy = tmp_path / "clone"
-    for name in ("docs", "options", "networks", "data", "utils"):
+    for name in ("recipe", "options", "networks", "data", "utils"):
         shutil.copytree(ROOT / name, copy / name)
     for script in ROOT.glob("*.py"):
         shutil.copy(script, copy)
+    # Surgery gives a start.
+    scripts = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    surgery = ["--arch=u2netp", f"--source={shared / 'weights' / 'u2netp.pth'}", f"--output={start}"]
+    assert run(sys.executable, "setup_model_weights.py", *surgery, cwd=copy).returncode == 0
 
     # As if an earlier start had been killed in its first stage, after one step.
     small = ["--fine_width=64", "--fine_height=64", "--batchSize=2", "--device=cpu"]
-    begun = ["--name=1_crops", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
+    begun = ["--name=1_small", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
     begun += [f"--save_dir={copy / 'results' / 'bundled'}", f"--logs_dir={tmp_path / 'logs'}"]
     begun += [f"--image_folder={data.images}", f"--df_path={data.csv}"]
     assert train.main(begun + small) == 0
 
     tiny = ["--iter=2", "--warmup=1", "--amp=off", *small]
-    scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = run("bash", copy / "docs" / SCRIPT.name, data.csv.parent, source, *tiny, cwd=tmp_path, env={"PATH": scripts})
+    trial = {"PREPARE": "--walls 2 --flat_photos 1 --flat_small 2 --strips 2"}
+    trial["TEACHER"] = f"--backbone {BACKBONE} --size 64 --steps 2 --batch 2"
+    done = run("bash", copy / "recipe" / SCRIPT.name, shared, backbone, start, *tiny, cwd=tmp_path, env=scripts | trial)
     assert done.returncode == 0, done.stderr
-    assert "784 of 798 tensors carried over" in done.stdout
-    assert "784 of 798 tensors carried over from results/bundled/mean.pth" in done.stdout  # to a head for garments
     assert "step 1 of 2" in done.stdout + done.stderr  # the first stage went on
     out = copy / "results" / "bundled"
-    figures = json.loads((out / "figures.json").read_text())
-    assert figures["photos"] == 2
+
+    with (out / "data" / "train.csv").open() as file:
+        names = {row["ImageId"] for row in csv.DictReader(file)}
+    assert {name.split("/")[0] for name in names} == {"ccp", "more", "flat", "made"}
+    assert not any(is_held_out(*name.split("/")) for name in names)
+    assert {"ccp/003.png", "ccp/013.png"} == set(read_annotations(out / "data" / "val_ccp.csv").names.tolist())
+    photos = LabelledPhotos(read_annotations(out / "data" / "train.csv"), out / "data")
+    shown = {name: photos[number][1] for number, name in enumerate(photos.names)}
+    assert shown["made/strip_0000.jpg"].max() == 0
+    assert shown["made/sample_coffee.jpg"].max() == 0
+    assert shown["made/small_0000.jpg"].max() > 0
+
     trained = Segmenter.load(out / "cloth_segm_u2netp.pth", device="cpu")
-    assert (trained.info.step, trained.info.size) == (2, (256, 256))
-    assert trained.info.mean_iou_clothes == figures["mean_iou_clothes"]
+    for name, count in (("ccp", 2), ("flat", 2)):
+        figures = json.loads((out / f"figures_{name}.json").read_text())
+        assert figures["photos"] == count
+    assert trained.info.step == 2
+    assert trained.info.mean_iou_clothes == json.loads((out / "figures_ccp.json").read_text())["mean_iou_clothes"]
     assert (out / "evaluation" / "gallery.png").exists()
     assert not (copy / "trained_checkpoint").exists()
 
@@ -54,5 +98,29 @@ def test_a_few_steps_from_surgery_to_evaluation(tmp_path: Path) -> None:
 def test_without_folders_it_says_what_it_needs() -> None:
     done = run("bash", SCRIPT)
     assert done.returncode == 2
-    assert "CCP     folder of Clothing Co-Parsing" in done.stderr
+    assert "SHARED    folder with ccp/" in done.stderr
     assert "glibc" not in done.stderr  # comments further down
+
+
+def test_the_teacher_keeps_what_the_backbone_knows(backbone: Path) -> None:
+    teacher = Teacher(4, BACKBONE).eval()
+    teacher.load_backbone(backbone)
+    plain = timm.create_model(BACKBONE, features_only=True).eval()
+    given = list(torch.load(backbone, weights_only=True).values())
+    plain.load_state_dict(dict(zip(plain.state_dict(), given, strict=False)))
+    photos = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        for own, wanted in zip(teacher.backbone(photos), plain(photos), strict=True):
+            torch.testing.assert_close(own, wanted)
+        assert teacher(photos)[0].shape == (1, 4, 64, 96)
+
+
+def test_what_is_pasted_beyond_the_ground_is_cut_off() -> None:
+    photo, labels = Image.new("RGB", (10, 10), (200, 0, 0)), np.full((10, 10), 3, np.uint8)
+    opacity = np.ones((10, 10), np.float32)
+    opacity[:, 5:] = 0
+    picture, found = paste(photo, opacity, labels, Image.new("RGB", (20, 8)), (12, 4))
+    assert np.asarray(picture)[:, :, 0].astype(bool)[4:, 12:17].all()
+    assert np.asarray(picture)[:, :, 0].sum() == 200 * 4 * 5
+    assert (found[4:, 12:17] == 3).all()
+    assert (found > 0).sum() == 4 * 5
