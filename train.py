@@ -271,7 +271,8 @@ class Training:
 
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531). The teacher sees
         each photo changed as the network does (Beyer et al., "Knowledge distillation: A good teacher is patient and
-        consistent", CVPR 2022).
+        consistent", CVPR 2022). It counts as far as it is right: by the share of the pixels to which it or the labels
+        give clothes that both give the same class.
 
         Args:
             pixels: photos (N, 3, H, W), uint8.
@@ -284,8 +285,11 @@ class Training:
             return labels
         seen = self.teacher(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
         probabilities = torch.from_numpy(seen).to(self.device).softmax(1)
+        said = probabilities.argmax(1)
+        clothes = (said > 0) | (labels > 0)
+        right = (clothes & (said == labels)).sum((1, 2)) / clothes.sum((1, 2)).clamp(min=1)
         truth = nn.functional.one_hot(labels, len(CLASSES)).permute(0, 3, 1, 2)
-        return truth.float().lerp(probabilities, self.opt.teacher_share)
+        return truth.float().lerp(probabilities, self.opt.teacher_share * right.view(-1, 1, 1, 1))
 
     def blend(self, photos: Tensor, target: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
         """Photos of a batch, each blended with the one before if so asked, and targets with their shares.

@@ -63,7 +63,9 @@ class TrainOptions(NetworkOptions):
     teacher: str = option(
         "", "trained weights (.pth or .onnx) whose probabilities are learned beside the labels: distillation"
     )
-    teacher_share: float = option(0.5, "share of the teacher in what is learned", above=0, most=1)
+    teacher_share: float = option(
+        0.5, "share of the teacher in what is learned of a photo on which it is right", above=0, most=1
+    )
     clip_grad: float = option(5.0, "greatest norm of the gradient; 0: not clipped", least=0)
     lr_schedule: str = option(
         "constant",

@@ -40,6 +40,9 @@ from utils.onnx_export import to_onnx, write  # noqa: E402
 from utils.schedule import learning_rate  # noqa: E402
 from utils.weights_info import WeightsInfo  # noqa: E402
 
+BACKBONE = "tf_efficientnet_lite2"
+"""Name in timm."""
+
 WIDTHS = (32, 64, 96, 128, 160)
 """Channels of the decoder at strides 2, 4, 8, 16 and 32."""
 
@@ -72,7 +75,7 @@ class Teacher(nn.Module):
         backbone: name of the model in timm.
     """
 
-    def __init__(self, classes: int, backbone: str = "tf_efficientnet_lite2") -> None:
+    def __init__(self, classes: int, backbone: str = BACKBONE) -> None:
         super().__init__()
         body: Any = timm.create_model(backbone, features_only=True)
         for name, layer in list(body.named_modules()):
@@ -139,12 +142,19 @@ def validate(network: nn.Module, data: Path, name: str, size: int) -> float | No
     return found
 
 
+def read_teacher(state: Path, backbone: str = BACKBONE) -> Teacher:
+    """The averaged teacher of a state file."""
+    network = Teacher(len(CLASSES), backbone)
+    network.load_state_dict(torch.load(state, weights_only=True)["ema"]["module"])
+    return network.eval()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="what prepare.py made")
     parser.add_argument("--backbone_weights", type=Path, required=True, help="EfficientNet-Lite2 of ImageNet, .pth")
     parser.add_argument("--output", type=Path, required=True, help="the ONNX file; the state to go on lies beside it")
-    parser.add_argument("--backbone", default="tf_efficientnet_lite2", help="name in timm [tf_efficientnet_lite2]")
+    parser.add_argument("--backbone", default=BACKBONE, help=f"its name in timm [{BACKBONE}]")
     parser.add_argument("--size", type=int, default=256, help="side of the squares, pixels [256]")
     parser.add_argument("--steps", type=int, default=800, help="[800]")
     parser.add_argument("--batch", type=int, default=16, help="photos in a batch [16]")

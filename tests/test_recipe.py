@@ -16,11 +16,14 @@ from PIL import Image
 
 import train
 from data.annotations import read_annotations
+from data.classes import CLASSES
 from data.dataset import LabelledPhotos
 from networks import U2NETP
-from recipe.prepare import is_held_out, paste
+from recipe.prepare import is_held_out, paste, strip_beside
 from recipe.teacher import Teacher
 from segmenter import Segmenter
+from utils.checkpoints import save_weights
+from utils.weights_info import WeightsInfo
 
 SCRIPT = ROOT / "recipe" / "train.sh"
 BACKBONE = "tf_efficientnet_lite0"
@@ -48,20 +51,20 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
     torch.manual_seed(0)
     (shared / "weights").mkdir()
     torch.save(U2NETP(3, 1).state_dict(), shared / "weights" / "u2netp.pth")
-    start = tmp_path / "start.pth"
+    starts = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        starts.append(tmp_path / f"start{seed}.pth")
+        info = WeightsInfo("u2netp", CLASSES, (64, 64), step=1)
+        save_weights(starts[-1], U2NETP(3, len(CLASSES)).state_dict(), info)
     copy = tmp_path / "clone"
     for name in ("recipe", "options", "networks", "data", "utils"):
         shutil.copytree(ROOT / name, copy / name)
     for script in ROOT.glob("*.py"):
         shutil.copy(script, copy)
-    # Surgery gives a start.
-    scripts = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    surgery = ["--arch=u2netp", f"--source={shared / 'weights' / 'u2netp.pth'}", f"--output={start}"]
-    assert run(sys.executable, "setup_model_weights.py", *surgery, cwd=copy).returncode == 0
-
-    # As if an earlier start had been killed in its first stage, after one step.
+    # As if an earlier start had been killed in its first run, after one step.
     small = ["--fine_width=64", "--fine_height=64", "--batchSize=2", "--device=cpu"]
-    begun = ["--name=1_small", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
+    begun = ["--name=1_mostly_teacher", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
     begun += [f"--save_dir={copy / 'results' / 'bundled'}", f"--logs_dir={tmp_path / 'logs'}"]
     begun += [f"--image_folder={data.images}", f"--df_path={data.csv}"]
     assert train.main(begun + small) == 0
@@ -69,9 +72,12 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
     tiny = ["--iter=2", "--warmup=1", "--amp=off", *small]
     trial = {"PREPARE": "--walls 2 --flat_photos 1 --flat_small 2 --strips 2"}
     trial["TEACHER"] = f"--backbone {BACKBONE} --size 64 --steps 2 --batch 2"
-    done = run("bash", copy / "recipe" / SCRIPT.name, shared, backbone, start, *tiny, cwd=tmp_path, env=scripts | trial)
+    trial["ENSEMBLE"] = f"--backbone {BACKBONE}"
+    trial["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    arguments = [shared, backbone, f"{starts[0]},{starts[1]}", *tiny]
+    done = run("bash", copy / "recipe" / SCRIPT.name, *arguments, cwd=tmp_path, env=trial)
     assert done.returncode == 0, done.stderr
-    assert "step 1 of 2" in done.stdout + done.stderr  # the first stage went on
+    assert "step 1 of 2" in done.stdout + done.stderr  # the first run went on
     out = copy / "results" / "bundled"
 
     with (out / "data" / "train.csv").open() as file:
@@ -81,7 +87,6 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
     assert {"ccp/003.png", "ccp/013.png"} == set(read_annotations(out / "data" / "val_ccp.csv").names.tolist())
     photos = LabelledPhotos(read_annotations(out / "data" / "train.csv"), out / "data")
     shown = {name: photos[number][1] for number, name in enumerate(photos.names)}
-    assert shown["made/strip_0000.jpg"].max() == 0
     assert shown["made/sample_coffee.jpg"].max() == 0
     assert shown["made/small_0000.jpg"].max() > 0
 
@@ -92,6 +97,7 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
     assert trained.info.step == 2
     assert trained.info.mean_iou_clothes == json.loads((out / "figures_ccp.json").read_text())["mean_iou_clothes"]
     assert (out / "evaluation" / "gallery.png").exists()
+    assert Segmenter.load(out / "ensemble.onnx").info.arch == "ensemble"
     assert not (copy / "trained_checkpoint").exists()
 
 
@@ -113,6 +119,16 @@ def test_the_teacher_keeps_what_the_backbone_knows(backbone: Path) -> None:
         for own, wanted in zip(teacher.backbone(photos), plain(photos), strict=True):
             torch.testing.assert_close(own, wanted)
         assert teacher(photos)[0].shape == (1, 4, 64, 96)
+
+
+def test_the_wider_side_beside_people_is_street() -> None:
+    photo, taken = Image.new("RGB", (100, 50)), np.zeros((50, 100), bool)
+    taken[10:, 60:80] = True
+    strip = strip_beside(photo, taken, least=40)
+    assert strip is not None
+    assert strip.size == (56, 50)  # less a margin of 4
+    assert strip_beside(photo, taken, least=57) is None
+    assert strip_beside(photo, np.zeros_like(taken), least=1) is None  # what it shows is not known
 
 
 def test_what_is_pasted_beyond_the_ground_is_cut_off() -> None:
