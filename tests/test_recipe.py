@@ -64,7 +64,7 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
         shutil.copy(script, copy)
     # As if an earlier start had been killed in its first run, after one step.
     small = ["--fine_width=64", "--fine_height=64", "--batchSize=2", "--device=cpu"]
-    begun = ["--name=1_mostly_teacher", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
+    begun = ["--name=distilled", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
     begun += [f"--save_dir={copy / 'results' / 'bundled'}", f"--logs_dir={tmp_path / 'logs'}"]
     begun += [f"--image_folder={data.images}", f"--df_path={data.csv}"]
     assert train.main(begun + small) == 0
