@@ -97,5 +97,5 @@ def test_split_is_fixed_by_its_seed(photo_folder: PhotoFolder) -> None:
 @needs_ccp
 def test_real_annotations() -> None:
     index = read_annotations(CCP / "train.csv")
-    assert len(index) == 887
+    assert len(index) == 886
     assert all(0 <= category <= 12 for category, _ in index[0].instances)

@@ -24,6 +24,7 @@ from segmenter import Segmentation, Segmenter
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+SHIRT = ROOT / "input_images" / "t_shirt.jpg"  # of which the bundled weights take a sleeve for another class
 ASTRONAUT, HOPPER = ROOT / "input_images" / "astronaut.png", ROOT / "input_images" / "grace_hopper.jpg"
 DESKTOP, PHONE = (1280, 900), (390, 844)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -198,8 +199,8 @@ def test_a_photo_shows_its_clothes(visit: Visit, segment: Segmenter) -> None:
 
 
 def test_a_class_is_switched_off_and_on(visit: Visit, segment: Segmenter) -> None:
-    visit.show(ASTRONAUT)
-    one = segment(ASTRONAUT)
+    visit.show(SHIRT)
+    one = segment(SHIRT)
     assert len(one.found) == 2
     off, kept = one.found
     part = one.only(*(name for name in one.classes if name != off))
