@@ -20,7 +20,7 @@ from data.classes import CLASSES, PALETTE  # noqa: E402
 from networks import fold_batch_norm  # noqa: E402
 from recipe.teacher import BACKBONE, read_teacher  # noqa: E402
 from segmenter import load  # noqa: E402
-from utils.files import sha256  # noqa: E402
+from utils.files import atomic_path, sha256  # noqa: E402
 from utils.onnx_engine import metadata  # noqa: E402
 from utils.onnx_export import to_onnx, write  # noqa: E402
 from utils.weights_info import WeightsInfo  # noqa: E402
@@ -53,7 +53,9 @@ def main() -> int:
         networks.append(read_teacher(opt.state, opt.backbone))
     info = WeightsInfo("ensemble", CLASSES, (256, 256), step=1)
     written = metadata(info, PALETTE, sha256(opt.weights[0]), eight_bit=False)
-    write(to_onnx(Ensemble(networks).eval(), info.mean, info.std), opt.output, written)
+    model = to_onnx(Ensemble(networks).eval(), info.mean, info.std)
+    with atomic_path(opt.output) as part:
+        write(model, part, written)
     return 0
 
 

@@ -30,10 +30,10 @@ from data.classes import CLASSES, PALETTE  # noqa: E402
 from data.dataset import LabelledPhotos, TrainingSquares  # noqa: E402
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader  # noqa: E402
 from data.transforms import Augmentation, normalise  # noqa: E402
-from networks.losses import lovasz_softmax  # noqa: E402
-from utils.checkpoints import Stateful  # noqa: E402
+from networks.losses import DeepSupervisionLoss, lovasz_softmax  # noqa: E402
+from utils.checkpoints import Stateful, read_file, save_file  # noqa: E402
 from utils.ema import ExponentialMovingAverage  # noqa: E402
-from utils.files import sha256  # noqa: E402
+from utils.files import atomic_path, sha256  # noqa: E402
 from utils.metrics import confusion_matrix, summarise  # noqa: E402
 from utils.onnx_engine import metadata  # noqa: E402
 from utils.onnx_export import to_onnx, write  # noqa: E402
@@ -108,7 +108,7 @@ class Teacher(nn.Module):
 
         In its file, the tensors have other names than in timm, and stand in the same order.
         """
-        given = torch.load(path, map_location="cpu", weights_only=True)
+        given = read_file(path)
         own = self.backbone.state_dict()
         pairs = list(zip(own, given.items(), strict=False))  # the file goes on with the classifier
         wrong = [name for name, (_, tensor) in pairs if own[name].shape != tensor.shape]
@@ -145,7 +145,7 @@ def validate(network: nn.Module, data: Path, name: str, size: int) -> float | No
 def read_teacher(state: Path, backbone: str = BACKBONE) -> Teacher:
     """The averaged teacher of a state file."""
     network = Teacher(len(CLASSES), backbone)
-    network.load_state_dict(torch.load(state, weights_only=True)["ema"]["module"])
+    network.load_state_dict(read_file(state)["ema"]["module"])
     return network.eval()
 
 
@@ -168,11 +168,11 @@ def main() -> int:
     body = [value for name, value in network.named_parameters() if name.startswith("backbone.")]
     head = [value for name, value in network.named_parameters() if not name.startswith("backbone.")]
     optimizer = torch.optim.AdamW([{"params": body}, {"params": head}], weight_decay=0.03)
-    weights = torch.tensor([1, 1.5, 1.5, 1.5])
+    weights = DeepSupervisionLoss(len(CLASSES)).class_weights
     state_path, step = opt.output.with_suffix(".state.pth"), 0
     parts: dict[str, Stateful] = {"network": network, "ema": ema, "optimizer": optimizer}
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+        state = read_file(state_path)
         step = state.pop("step")
         for name, part in parts.items():
             part.load_state_dict(state[name])
@@ -197,14 +197,16 @@ def main() -> int:
             pace = (time.time() - began) / (step - first)
             print(f"step {step} of {opt.steps}, loss {loss.item():.3f}, {pace:.2f} s a step", flush=True)
         if step % 200 == 0 or step == opt.steps:
-            torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, state_path)
+            save_file({"step": step} | {name: part.state_dict() for name, part in parts.items()}, state_path)
             for name in ("ccp", "flat"):
                 print(f"{name}: mean IoU {validate(ema.module, opt.data, name, opt.size)}", flush=True)
             network.train()
 
     info = WeightsInfo("teacher", CLASSES, (opt.size, opt.size), step=step)
     plain = ema.module.to(memory_format=torch.contiguous_format).eval()
-    write(to_onnx(plain, info.mean, info.std), opt.output, metadata(info, PALETTE, sha256(state_path), eight_bit=False))
+    model, written = to_onnx(plain, info.mean, info.std), metadata(info, PALETTE, sha256(state_path), eight_bit=False)
+    with atomic_path(opt.output) as unfinished:
+        write(model, unfinished, written)
     return 0
 
 

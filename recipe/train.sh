@@ -41,7 +41,7 @@ average() { # file to write, files ...
   if [ $# -eq 1 ]; then cp "$1" "$output"; else python setup_model_weights.py --average "$*" --output "$output"; fi
 }
 
-average "$out/start.pth" "${starts[@]}"
+if [ ! -e "$out/start.pth" ]; then average "$out/start.pth" "${starts[@]}"; fi
 if [ ! -e "$out/teacher.onnx" ]; then
   python recipe/teacher.py --data "$out/data" --backbone_weights "$backbone" --output "$out/teacher.onnx" ${TEACHER:-}
 fi
@@ -50,22 +50,16 @@ if [ ! -e "$out/ensemble.onnx" ]; then
     --output "$out/ensemble.onnx" ${ENSEMBLE:-}
 fi
 
-distill() { # name, flags ...
-  local name=$1
-  shift
-  local go_on=--no-continue_train
-  if [ -d "$out/$name" ]; then go_on=--continue_train; fi
-  python train.py --name "$name" --save_dir "$out" --logs_dir "$out/logs" "$go_on" --arch u2netp --device cpu \
-    --unet_checkpoint "$out/start.pth" --teacher "$out/ensemble.onnx" \
-    --image_folder "$out/data" --df_path "$out/data/train.csv" --val_df_path "$out/data/val_ccp.csv" \
-    --fine_width 192 --fine_height 192 --nThreads 0 --batchSize 16 --amp bf16 --channels_last \
-    --lr_schedule cosine --warmup 20 --ema 0.99 --weight_decay 0.01 \
-    --augment_flip 0.5 --augment_scale 0.2 --augment_rotate 8 --augment_shift 0.06 --augment_color 0.3 \
-    --augment_pair 0.1 --augment_portrait 0.15 --augment_crop 0.25 --augment_recolor 0.25 \
-    --val_freq 50 --save_freq 50 --keep_checkpoints 1 "$@" ${more[@]+"${more[@]}"}
-}
-
-distill distilled --seed 14 --lr 4e-4 --teacher_share 0.5 --iter 225
+go_on=--no-continue_train
+if [ -d "$out/distilled" ]; then go_on=--continue_train; fi
+python train.py --name distilled --save_dir "$out" --logs_dir "$out/logs" "$go_on" --arch u2netp --device cpu --seed 14 \
+  --unet_checkpoint "$out/start.pth" --teacher "$out/ensemble.onnx" --teacher_share 0.5 \
+  --image_folder "$out/data" --df_path "$out/data/train.csv" --val_df_path "$out/data/val_ccp.csv" \
+  --fine_width 192 --fine_height 192 --nThreads 0 --batchSize 16 --iter 225 --amp bf16 --channels_last \
+  --lr 4e-4 --lr_schedule cosine --warmup 20 --ema 0.99 --weight_decay 0.01 \
+  --augment_flip 0.5 --augment_scale 0.2 --augment_rotate 8 --augment_shift 0.06 --augment_color 0.3 \
+  --augment_pair 0.1 --augment_portrait 0.15 --augment_crop 0.25 --augment_recolor 0.25 \
+  --val_freq 50 --save_freq 50 --keep_checkpoints 1 ${more[@]+"${more[@]}"}
 
 average "$out/cloth_segm_u2netp.pth" "${starts[-1]}" "$out"/distilled/checkpoints/itr_*.pth
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$out/data" \

@@ -94,7 +94,7 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
     for name, count in (("ccp", 2), ("flat", 2)):
         figures = json.loads((out / f"figures_{name}.json").read_text())
         assert figures["photos"] == count
-    assert trained.info.step == 2
+    assert (trained.info.step, trained.info.size) == (2, (224, 224))
     assert trained.info.mean_iou_clothes == json.loads((out / "figures_ccp.json").read_text())["mean_iou_clothes"]
     assert (out / "evaluation" / "gallery.png").exists()
     assert Segmenter.load(out / "ensemble.onnx").info.arch == "ensemble"
