@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 from PIL import Image
 
-from data.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.command.script import one_line, run_script
+from cloth_segmentation.command.signals import ignore_stops
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.pictures import overlay
 from infer import Job
 from options import AppOptions, parse
 from segmenter import PHOTO_ERRORS, Segmentation, Segmenter
-from utils import RunError
-from utils.script import one_line, run_script
-from utils.signals import ignore_stops
-from utils.visuals import overlay
 from utils.web import OwnHeaders, StayHere, free_address, keep_swept
 
 if TYPE_CHECKING:

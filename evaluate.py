@@ -16,20 +16,20 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from data import DataError
+from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.command.script import blame, run_script
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.files import atomic_path, check_folder, check_output
+from cloth_segmentation.pictures import save_picture
 from data.annotations import Annotations, scan
 from data.checks import check_photos
-from data.classes import CLASSES, PALETTE
 from data.dataset import LabelledPhotos, PhotoPairs
 from data.faults import summary
 from options import EvaluateOptions, describe, parse
 from segmenter import Segmenter, load
-from utils import RunError
 from utils.checkpoints import save_weights
-from utils.files import atomic_path, check_folder, check_output
+from utils.evaluation_pictures import confusion_picture, gallery, panel
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
-from utils.script import blame, run_script
-from utils.visuals import confusion_picture, gallery, panel, save_picture
 
 Photos = LabelledPhotos | PhotoPairs
 

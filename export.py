@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import DataError
-from data.classes import PALETTE
-from data.photo_folder import list_photos
+from cloth_segmentation.classes import PALETTE
+from cloth_segmentation.command.photo_folder import list_photos
+from cloth_segmentation.command.script import blame, run_script
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.files import atomic_path, check_output, sha256
+from cloth_segmentation.weights_info import ONNX_SIDES
 from networks import fold_batch_norm
 from options import ExportOptions, describe, parse
 from segmenter import TRAINED, Seen, Segmenter, best_weights, load
-from utils import RunError
-from utils.files import atomic_path, check_output, sha256
-from utils.script import blame, run_script
 from utils.torch_engine import TorchEngine
-from utils.weights_info import ONNX_SIDES
 
 LEAST_AGREEMENT = {False: 0.9995, True: 0.9}
 """Share of the photos' pixels that must get the same class as from PyTorch: in float32, and (True) in 8 bits.
@@ -86,7 +85,7 @@ def export(opt: ExportOptions) -> Path:
             f"expected PyTorch {'.'.join(map(str, OLDEST_PYTORCH))} or newer, found {torch.__version__}; "
             "pip install --upgrade torch torchvision"
         )
-    from utils.onnx_engine import OnnxEngine, metadata
+    from cloth_segmentation.onnx_engine import OnnxEngine, metadata
     from utils.onnx_export import to_eight_bits, to_onnx, write
 
     path = Path(opt.checkpoint) if opt.checkpoint else best_weights(TRAINED, "cpu", "torch")[0]

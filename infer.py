@@ -24,17 +24,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from data import DataError
-from data.classes import CLASSES, class_number, short_name
-from data.photo_folder import Problem, list_photos, mask_paths
+from cloth_segmentation.classes import CLASSES, class_number, short_name
+from cloth_segmentation.command.photo_folder import Problem, list_photos, mask_paths
+from cloth_segmentation.command.pipeline import ahead, in_batches
+from cloth_segmentation.command.script import blame, one_line, run_script
+from cloth_segmentation.command.signals import ignore_stops
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.files import atomic_path, check_folder, check_output
+from cloth_segmentation.pictures import has_note, is_whole, save_picture
 from options import InferOptions, describe, parse
 from segmenter import PHOTO_ERRORS, Seen, Segmentation, Segmenter
-from utils import RunError
-from utils.files import atomic_path, check_folder, check_output
-from utils.pipeline import ahead, in_batches
-from utils.script import blame, one_line, run_script
-from utils.signals import ignore_stops
-from utils.visuals import has_note, is_whole, save_picture
 
 if TYPE_CHECKING:
     from utils.distributed import Processes  # imported where it is needed, since PyTorch takes seconds

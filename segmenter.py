@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data import DataError, rle
-from data.classes import CLASSES, PALETTE, class_number
-from data.photos import Size, from_memory, load_photo, read_photo, squash_photo
-from utils import RunError
-from utils.devices import check_precision, cpu_threads, on_cpu, pick_device
-from utils.files import sha256
-from utils.logits import label_map, probabilities
-from utils.script import out_of_memory
-from utils.visuals import mask_picture, overlay
-from utils.weights_info import ONNX_SIDES, WeightsInfo
+from cloth_segmentation.classes import CLASSES, PALETTE, class_number
+from cloth_segmentation.coco import encode_coco
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.files import sha256
+from cloth_segmentation.logits import label_map, probabilities
+from cloth_segmentation.memory import out_of_memory
+from cloth_segmentation.onnx_engine import cpu_threads
+from cloth_segmentation.photos import Size, from_memory, load_photo, read_photo, squash_photo
+from cloth_segmentation.pictures import mask_picture, overlay
+from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
+from utils.devices import check_precision, on_cpu, pick_device
 
 # PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
 # imported where it is needed, here and in the modules above.
@@ -163,7 +164,10 @@ class Segmentation:
             name: the class. If the photo does not have it, everything is transparent.
             crop: leave out what is transparent around it, if there is something that is not.
         """
-        from utils.cutouts import coverage, cut_out  # scipy takes longer to import than all else that is needed
+        from cloth_segmentation.cutouts import (
+            coverage,
+            cut_out,
+        )  # scipy takes longer to import than all else that is needed
 
         number = class_number(name)
         picture = cut_out(self.photo, coverage(self.labels == number, self.logits, number))
@@ -192,7 +196,7 @@ class Segmentation:
             "pixels": pixels,
             "share": pixels / mask.size,
             "box": box,
-            "segmentation": rle.encode_coco(mask),
+            "segmentation": encode_coco(mask),
         }
 
     def to_json(self) -> str:
@@ -341,7 +345,7 @@ class Segmenter:
         """
         labels = label_map(logits, seen.size)
         if self.min_area:
-            from utils.regions import absorb_small  # which imports scipy too
+            from cloth_segmentation.regions import absorb_small  # which imports scipy too
 
             labels = absorb_small(labels, self.min_area)
         return Segmentation(labels=labels, segmenter=self, source=seen.source, logits=logits)
@@ -429,7 +433,7 @@ def open_weights(path: Path, device: str, engine: str, amp: str) -> tuple[Path, 
 def open_onnx(exported: Path, weights: Path) -> Engine:
     """An ONNX file run by ONNX Runtime, if it was made from these weights or they are not here. Raises RunError."""
     try:
-        from utils.onnx_engine import OnnxEngine
+        from cloth_segmentation.onnx_engine import OnnxEngine
     except ImportError as error:
         raise RunError(
             f"{exported}: expected ONNX Runtime, found none that can be loaded ({error}); pip install onnxruntime"

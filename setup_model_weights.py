@@ -13,15 +13,16 @@ from pathlib import Path
 
 import torch
 
-from data.classes import CLASSES, LABEL_SETS
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.command.script import run_script
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.weights_info import WeightsInfo
+from data.categories import LABEL_SETS
 from networks import ARCHITECTURES
 from options import SetupOptions, parse
-from options.base_options import SURGERY_WEIGHTS
-from utils import RunError
+from options.setup_options import SURGERY_WEIGHTS
 from utils.checkpoints import load_network, mean_state, read_file, save_weights, state_dict_of, transplant
 from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, NoAddressError, fetch
-from utils.script import run_script
-from utils.weights_info import WeightsInfo
 
 
 def check_kept(sources: Sequence[Path], output: Path) -> None:

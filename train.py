@@ -21,10 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data import DataError
+from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.command.script import blame, run_script
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.files import atomic_path
+from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import Annotations, scan
+from data.categories import LABEL_SETS
 from data.checks import check_photos
-from data.classes import CLASSES, LABEL_SETS, PALETTE
 from data.dataset import LabelledPhotos, TrainingSquares
 from data.faults import summary
 from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader, workers_expected
@@ -33,7 +37,6 @@ from data.transforms import Augmentation, normalise
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
 from segmenter import Engine, open_weights
-from utils import RunError
 from utils.checkpoints import (
     Stateful,
     digest,
@@ -46,14 +49,11 @@ from utils.comparison import comparison
 from utils.devices import check_precision
 from utils.distributed import Processes
 from utils.ema import ExponentialMovingAverage
-from utils.files import atomic_path
 from utils.metrics import confusion_matrix, summarise
 from utils.run_folder import RunFolder
 from utils.run_log import RunLog
 from utils.schedule import learning_rate
-from utils.script import blame, run_script
-from utils.signals import StopRequest
-from utils.weights_info import WeightsInfo
+from utils.stop_request import StopRequest
 
 PICTURES = 4
 """Photos in a logged picture."""

@@ -21,13 +21,13 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import hardware, interleaved, table  # noqa: E402
 from benchmarks.photos import MASKS, add_sizes, make_photos  # noqa: E402
+from cloth_segmentation.files import atomic_path  # noqa: E402
 from data import rle  # noqa: E402
 from data.annotations import Annotations, read_annotations  # noqa: E402
-from data.classes import class_of  # noqa: E402
+from data.categories import class_of  # noqa: E402
 from data.dataset import Draw, LabelledPhotos, TrainingSquares  # noqa: E402
 from data.loader import EndlessSampler, batches, make_loader  # noqa: E402
 from data.prepared import PreparedPhotos  # noqa: E402
-from utils.files import atomic_path  # noqa: E402
 
 BARE, OURS, FULL, ORIGINAL, FIRST, LATER = "bare", "ours", "full", "original", "first", "later"
 

@@ -18,14 +18,14 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import hardware, interleaved, table  # noqa: E402
 from benchmarks.weights import random_weights  # noqa: E402
+from cloth_segmentation.classes import CLASSES  # noqa: E402
+from cloth_segmentation.onnx_engine import OnnxEngine  # noqa: E402
 from data.annotations import read_annotations  # noqa: E402
-from data.classes import CLASSES  # noqa: E402
 from data.dataset import LabelledPhotos  # noqa: E402
 from evaluate import evaluate  # noqa: E402
 from export import export  # noqa: E402
 from options import ExportOptions  # noqa: E402
 from segmenter import Segmenter  # noqa: E402
-from utils.onnx_engine import OnnxEngine  # noqa: E402
 
 
 def time_ratio(folder: Path, size: int, rounds: int) -> str:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 from benchmarks.measure import hardware, interleaved, table  # noqa: E402
 from benchmarks.photos import make_photos  # noqa: E402
-from data.classes import CLASSES  # noqa: E402
+from cloth_segmentation.classes import CLASSES  # noqa: E402
 from data.transforms import normalise  # noqa: E402
 from networks import ARCHITECTURES, DeepSupervisionLoss  # noqa: E402
 from options import TrainOptions  # noqa: E402

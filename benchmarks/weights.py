@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from data.classes import CLASSES
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.weights_info import WeightsInfo
 from networks import ARCHITECTURES
 from utils.checkpoints import save_weights
-from utils.weights_info import WeightsInfo
 
 
 def random_weights(folder: Path, arch: str, size: int) -> Path:

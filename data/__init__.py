@@ -1,8 +1,6 @@
 """Photos, annotations and label maps. Data flows annotations -> dataset (rle -> label_map -> transforms) -> loader."""
 
-
-class DataError(ValueError):
-    """Photos or annotations are not what they should be; the message says what was expected and what to do."""
+from cloth_segmentation.errors import DataError
 
 
 class BadSampleError(DataError):

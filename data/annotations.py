@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data import DataError
-from data.classes import CATEGORIES, class_of
+from cloth_segmentation.errors import DataError
+from data.categories import CATEGORIES, class_of
 from data.faults import Fault, summary
 
 csv.field_size_limit(2**31 - 1)  # a mask may have more characters than the module's default allows

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data import DataError, rle
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.photos import another_size
+from data import rle
 from data.annotations import Annotations
 from data.faults import Fault
-from data.photos import another_size
 
 READERS = 8
 """Threads that open photos: on a network disk, most of the time goes into waiting."""

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data import BadSampleError, DataError
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.photos import Size, read_photo, squash_photo
+from data import BadSampleError
 from data.annotations import Annotations
-from data.classes import class_of
+from data.categories import class_of
 from data.label_map import merge
-from data.photos import Size, read_photo, squash_photo
 from data.transforms import Augmentation, LabelledPhoto, beside, squash_labels
 
 Square = tuple[NDArray[np.uint8], NDArray[np.uint8]]

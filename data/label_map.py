@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cloth_segmentation.photos import Size
 from data import rle
-from data.photos import Size
 
 MIN_BOX_SHARE = 20 / 768
 """An instance whose box is narrower or lower than this share of the photo is dropped: 20 px at 768 px."""

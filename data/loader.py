@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data import BadSampleError, DataError
+from cloth_segmentation.errors import DataError
+from data import BadSampleError
 from data.dataset import Draw, TrainingSquares
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data import DataError
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.photos import Size
 from data.annotations import Annotations
 from data.dataset import LabelledPhotos, Square, unopened
-from data.photos import Size
 
 RULES = 1
 """Version of all that decides what a square looks like; a change of it makes new squares."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from data.photos import Size, squash_photo
+from cloth_segmentation.photos import Size, squash_photo
 
 Box = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels, Pillow's order; right and lower are the first beyond."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from options.base_options import OptionError, option
-from options.infer_options import BatchOptions
+from cloth_segmentation.command.infer_options import BatchOptions
+from cloth_segmentation.command.options import OptionError, option
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from options.base_options import BaseOptions, OptionError, option
+from cloth_segmentation.command.options import BaseOptions, OptionError, option
+
+SURGERY_WEIGHTS = {
+    "u2net": "prev_checkpoints/cloth_segm_unet_surgery.pth",
+    "u2netp": "prev_checkpoints/cloth_segm_u2netp_surgery.pth",
+}
+"""Where setup_model_weights.py writes the initial weights of each architecture, and train.py looks for them."""
 
 
 @dataclass(frozen=True)

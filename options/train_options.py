@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from options.base_options import SURGERY_WEIGHTS, NetworkOptions, OptionError, option
+from cloth_segmentation.command.options import NetworkOptions, OptionError, option
+from options.setup_options import SURGERY_WEIGHTS
 
 
 @dataclass(frozen=True)

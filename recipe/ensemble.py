@@ -16,14 +16,14 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data.classes import CLASSES, PALETTE  # noqa: E402
+from cloth_segmentation.classes import CLASSES, PALETTE  # noqa: E402
+from cloth_segmentation.files import atomic_path, sha256  # noqa: E402
+from cloth_segmentation.onnx_engine import metadata  # noqa: E402
+from cloth_segmentation.weights_info import WeightsInfo  # noqa: E402
 from networks import fold_batch_norm  # noqa: E402
 from recipe.teacher import BACKBONE, read_teacher  # noqa: E402
 from segmenter import load  # noqa: E402
-from utils.files import atomic_path, sha256  # noqa: E402
-from utils.onnx_engine import metadata  # noqa: E402
 from utils.onnx_export import to_onnx, write  # noqa: E402
-from utils.weights_info import WeightsInfo  # noqa: E402
 
 
 class Ensemble(nn.Module):

@@ -21,11 +21,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.weights_info import WeightsInfo
 from data import rle
-from data.classes import CLASSES
 from networks import U2NETP
 from utils.checkpoints import read_file, save_weights
-from utils.weights_info import WeightsInfo
 
 ROOT = Path(__file__).parent.parent
 CCP = ROOT.parent / "shared" / "ccp"

@@ -35,14 +35,14 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from data import DataError, label_map, rle
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.onnx_engine import OnnxEngine
+from cloth_segmentation.photos import another_size, load_photo, read_photo
+from data import label_map, rle
 from data.annotations import scan
 from data.checks import check_photos
 from data.dataset import LabelledPhotos
-from data.photos import another_size, load_photo, read_photo
-from utils import RunError
 from utils.checkpoints import load_network, read_file, state_dict_of, transplant
-from utils.onnx_engine import OnnxEngine
 from utils.run_folder import RunFolder
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"

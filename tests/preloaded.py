@@ -5,14 +5,15 @@ import scipy.ndimage
 import tensorboardX
 import torch
 
+import cloth_segmentation.onnx_engine
 import evaluate
 import infer
 import setup_model_weights
 import train
-import utils.onnx_engine
 import utils.torch_engine
 
 __all__ = [
+    "cloth_segmentation",
     "evaluate",
     "gdown",
     "infer",

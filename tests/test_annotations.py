@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from conftest import CCP, PhotoFolder, needs_ccp
 
-from data import DataError, rle
+from cloth_segmentation.errors import DataError
+from data import rle
 from data.annotations import Annotations, read_annotations
 
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"

@@ -11,7 +11,7 @@ from conftest import Fork, PhotoFolder, TrainFlags, assert_equal, fork, state_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data import DataError
+from cloth_segmentation.errors import DataError
 from data.annotations import read_annotations
 from data.checks import check_photos
 from data.faults import summary

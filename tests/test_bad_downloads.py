@@ -18,7 +18,7 @@ import certifi
 import pytest
 from conftest import Fork, python
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.downloads import ORIGINAL_WEIGHTS, Download, fetch
 
 CONTENT = bytes(range(256)) * 3000
@@ -355,7 +355,7 @@ def test_a_file_larger_than_the_disk_is_not_begun(server: Server, tmp_path: Path
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.downloads import Download, fetch
 address, total, size, path = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -18,12 +18,12 @@ import torch
 from conftest import ROOT, PhotoFolder, TrainFlags, fork
 from PIL import Image
 
-from data.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.onnx_engine import metadata
+from cloth_segmentation.weights_info import WeightsInfo
 from networks import U2NETP
 from segmenter import best_weights
 from utils.checkpoints import read_file
-from utils.onnx_engine import metadata
-from utils.weights_info import WeightsInfo
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
 

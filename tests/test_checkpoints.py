@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.weights_info import WeightsInfo
 from networks import ARCHITECTURES, U2NET, U2NETP
-from utils import RunError
 from utils.checkpoints import (
     digest,
     load_network,
@@ -16,7 +17,6 @@ from utils.checkpoints import (
     state_dict_of,
     transplant,
 )
-from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 

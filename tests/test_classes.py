@@ -3,8 +3,9 @@ import csv
 import pytest
 from conftest import ROOT
 
-from data.classes import CATEGORIES, CLASSES, LABEL_SETS, PALETTE, class_number, class_of
-from options.infer_options import GARMENTS
+from cloth_segmentation.classes import CLASSES, PALETTE, class_number
+from cloth_segmentation.command.infer_options import GARMENTS
+from data.categories import CATEGORIES, LABEL_SETS, class_of
 
 
 def test_categories_are_those_of_imaterialist() -> None:

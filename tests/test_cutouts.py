@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.cutouts import coverage, cut_out
-from utils.logits import label_map
+from cloth_segmentation.cutouts import coverage, cut_out
+from cloth_segmentation.logits import label_map
 
 
 def disc_logits(radius: float, side: int = 40) -> np.ndarray:

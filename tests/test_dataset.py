@@ -7,11 +7,12 @@ import torch
 from conftest import CCP, PhotoFolder, needs_ccp
 from PIL import Image
 
-from data import DataError, rle
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.photos import squash_photo
+from data import rle
 from data.annotations import read_annotations
-from data.classes import LABEL_SETS
+from data.categories import LABEL_SETS
 from data.dataset import Draw, LabelledPhotos, PhotoPairs, TrainingSquares
-from data.photos import squash_photo
 from data.transforms import Augmentation, squash_labels
 
 Load = Callable[[LabelledPhotos, int], object]

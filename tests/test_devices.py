@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from utils.devices import cpu_threads, on_cpu
+from cloth_segmentation.onnx_engine import cpu_threads
+from utils.devices import on_cpu
 
 
 def test_the_cpu_is_the_cpu() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.devices import pick_device
 from utils.distributed import Processes
 

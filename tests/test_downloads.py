@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, fetch
 
 CONTENT = bytes(range(256)) * 400

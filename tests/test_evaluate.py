@@ -11,15 +11,15 @@ from conftest import PhotoFolder, python
 from PIL import Image
 
 import evaluate
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import read_annotations
-from data.classes import CLASSES
 from data.dataset import LabelledPhotos
 from networks import U2NETP
 from options import EvaluateOptions
 from segmenter import Segmenter
-from utils import RunError
 from utils.checkpoints import read_file, save_weights
-from utils.weights_info import WeightsInfo
 
 KEYS = {
     "iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos",

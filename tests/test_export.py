@@ -14,12 +14,12 @@ from PIL import Image
 
 import evaluate
 import export
-from data.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.onnx_engine import OnnxEngine
+from cloth_segmentation.weights_info import WeightsInfo
 from segmenter import Segmenter, best_weights
-from utils import RunError
 from utils.checkpoints import read_file, save_weights
-from utils.onnx_engine import OnnxEngine
-from utils.weights_info import WeightsInfo
 
 SCENE = np.random.default_rng(3).integers(0, 255, (96, 64, 3)).astype(np.uint8)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.files import atomic_path
+from cloth_segmentation.files import atomic_path
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

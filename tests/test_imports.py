@@ -7,19 +7,38 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+LIBRARY = "cloth_segmentation"
 PARTS = ("options", "networks", "data", "utils")
+
+
+def modules(path: Path) -> set[str]:
+    """Modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def imported(path: Path) -> set[str]:
     """Top-level names that a file imports."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names.add((node.module or "").split(".")[0])
-    return names
+    return {name.split(".")[0] for name in modules(path)}
+
+
+def test_the_library_stands_on_its_own() -> None:
+    needed = {"numpy", "PIL", "onnxruntime", "scipy", "tqdm"}
+    files = list((ROOT / LIBRARY).rglob("*.py"))
+    assert len(files) > 2
+    for path in files:
+        assert imported(path) <= set(sys.stdlib_module_names) | needed | {LIBRARY}, path
+
+
+def test_only_the_command_sees_its_options() -> None:
+    for path in (ROOT / LIBRARY).glob("*.py"):
+        assert path.name == "__main__.py" or not any("command.options" in name for name in modules(path)), path
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -30,9 +49,9 @@ def test_parts_do_not_import_one_another(part: str) -> None:
         assert not imported(path) & (set(PARTS) - {part}), path
 
 
-def test_options_need_the_standard_library_only() -> None:
+def test_options_need_the_standard_library_and_the_ground_floor_only() -> None:
     for path in (ROOT / "options").glob("*.py"):
-        assert imported(path) <= set(sys.stdlib_module_names) | {"options"}, path
+        assert imported(path) <= set(sys.stdlib_module_names) | {"options", LIBRARY}, path
 
 
 def test_networks_need_torch_only() -> None:

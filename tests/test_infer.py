@@ -19,14 +19,13 @@ from conftest import ROOT, Fork, fork, python, run
 from PIL import Image
 
 import infer
-from data import DataError
-from data.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.regions import absorb_small
+from cloth_segmentation.weights_info import WeightsInfo
 from networks import U2NETP
 from segmenter import Segmenter, best_weights
-from utils import RunError
 from utils.checkpoints import save_weights
-from utils.regions import absorb_small
-from utils.weights_info import WeightsInfo
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 30), **settings: object) -> None:

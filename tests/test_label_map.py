@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 
 from data import rle
 from data.annotations import read_annotations
-from data.classes import class_of
+from data.categories import class_of
 from data.label_map import merge
 from data.transforms import squash_labels
 

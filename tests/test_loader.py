@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import PhotoFolder
 
-from data import DataError
+from cloth_segmentation.errors import DataError
 from data.annotations import read_annotations
 from data.dataset import Draw, LabelledPhotos, TrainingSquares
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.logits import STRIP, label_map, probabilities
+from cloth_segmentation.logits import STRIP, label_map, probabilities
 
 
 def plain(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,8 +9,8 @@ from conftest import ROOT
 from PIL import Image
 
 import infer
+from cloth_segmentation.onnx_engine import OnnxEngine
 from segmenter import Segmenter
-from utils.onnx_engine import OnnxEngine
 
 WEIGHTS = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
 CARD = (ROOT / "docs" / "model_card.md").read_text()

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from data.classes import CLASSES
+from cloth_segmentation.classes import CLASSES
 from segmenter import Segmentation, Segmenter
 
 nbformat = pytest.importorskip("nbformat")
@@ -31,8 +31,8 @@ COMMITTED = json.loads((ROOT / "demo.ipynb").read_text(encoding="utf-8"))
 SOURCES = {cell["id"]: "".join(cell["source"]) for cell in COMMITTED["cells"]}
 PHOTOS = ["input_images/astronaut.png", "input_images/grace_hopper.jpg"]
 NEEDED = (
-    "demo.ipynb", "requirements.txt", "infer.py", "segmenter.py", "options", "networks", "data", "utils",
-    "trained_checkpoint", "input_images",
+    "demo.ipynb", "requirements.txt", "infer.py", "segmenter.py", "cloth_segmentation", "options", "networks", "data",
+    "utils", "trained_checkpoint", "input_images",
 )  # fmt: skip
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cloth_segmentation.command.options import BaseOptions, option
 from options import EvaluateOptions, InferOptions, OptionError, SetupOptions, TrainOptions, describe, parse, save
-from options.base_options import BaseOptions, option
 
 ALL = (TrainOptions, InferOptions, EvaluateOptions, SetupOptions)
 

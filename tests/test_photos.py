@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError
-from data.photos import load_photo, read_photo, to_rgb
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.photos import load_photo, read_photo, to_rgb
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 RGB = np.stack((RAMP, RAMP[:, ::-1], np.full_like(RAMP, 60)), axis=2)

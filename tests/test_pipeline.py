@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from utils.pipeline import ahead, in_batches
+from cloth_segmentation.command.pipeline import ahead, in_batches
 
 
 def test_results_come_in_order() -> None:

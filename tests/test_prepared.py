@@ -12,16 +12,16 @@ from conftest import ROOT, PhotoFolder, TrainFlags, python, start
 from PIL import Image
 
 import train
-from data import DataError
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.files import atomic_path
 from data.annotations import read_annotations
-from data.classes import LABEL_SETS
+from data.categories import LABEL_SETS
 from data.dataset import Draw, LabelledPhotos, TrainingSquares
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation
 from options import OptionError, TrainOptions
 from utils.checkpoints import read_file
-from utils.files import atomic_path
 
 SIZE = (48, 32)
 

@@ -45,7 +45,7 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     first = next(line for line in LINES if line.startswith("pip install -r requirements.txt"))
     command = first.split("&&")[1].split()
     assert command == ["python", "infer.py"]
-    folders = ("options", "networks", "data", "utils", "trained_checkpoint", "input_images")
+    folders = ("cloth_segmentation", "options", "networks", "data", "utils", "trained_checkpoint", "input_images")
     for name in ("infer.py", "segmenter.py", *folders):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -71,5 +71,6 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_tree_is_complete() -> None:
-    for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("[a-z]*.py"), *(ROOT / "utils").glob("[a-z]*.py")]:
+    folders = [ROOT, *(ROOT / name for name in ("cloth_segmentation", "cloth_segmentation/command", "data", "utils"))]
+    for path in [path for folder in folders for path in folder.glob("[a-z]*.py")]:
         assert path.name in README, path

@@ -15,15 +15,15 @@ from conftest import ROOT, PhotoFolder, run, write_photos
 from PIL import Image
 
 import train
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import read_annotations
-from data.classes import CLASSES
 from data.dataset import LabelledPhotos
 from networks import U2NETP
 from recipe.prepare import is_held_out, paste, strip_beside
 from recipe.teacher import Teacher
 from segmenter import Segmenter
 from utils.checkpoints import save_weights
-from utils.weights_info import WeightsInfo
 
 SCRIPT = ROOT / "recipe" / "train.sh"
 BACKBONE = "tf_efficientnet_lite0"
@@ -58,7 +58,7 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
         info = WeightsInfo("u2netp", CLASSES, (64, 64), step=1)
         save_weights(starts[-1], U2NETP(3, len(CLASSES)).state_dict(), info)
     copy = tmp_path / "clone"
-    for name in ("recipe", "options", "networks", "data", "utils"):
+    for name in ("recipe", "cloth_segmentation", "options", "networks", "data", "utils"):
         shutil.copytree(ROOT / name, copy / name)
     for script in ROOT.glob("*.py"):
         shutil.copy(script, copy)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from utils.regions import absorb_small
+from cloth_segmentation.regions import absorb_small
 
 
 def test_small_regions_take_the_class_around_them() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
+from cloth_segmentation.coco import encode_coco
 from data import rle
 from data.annotations import read_annotations
 
@@ -30,14 +31,14 @@ def test_pycocotools_agrees(mask: np.ndarray) -> None:
 
 @given(masks)
 def test_the_encoding_for_coco_is_the_one_of_pycocotools(mask: np.ndarray) -> None:
-    ours, theirs = rle.encode_coco(mask), coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    ours, theirs = encode_coco(mask), coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert ours == {"size": list(theirs["size"]), "counts": theirs["counts"].decode()}
 
 
 def test_long_runs_are_encoded_for_coco() -> None:
     mask = np.zeros((300, 4000), bool)
     mask[:, 1000:1001] = mask[:, 1003:3500] = mask[:150, 3700:] = True
-    assert rle.encode_coco(mask)["counts"] == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert encode_coco(mask)["counts"] == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
 
 
 @given(masks)

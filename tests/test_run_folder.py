@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import RunError
-from utils.files import atomic_path
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.files import atomic_path
+from cloth_segmentation.weights_info import WeightsInfo
 from utils.run_folder import RunFolder
-from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 

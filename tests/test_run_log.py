@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.distributed import Processes
 from utils.metrics import summarise
 from utils.run_log import RunLog

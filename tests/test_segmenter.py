@@ -13,12 +13,11 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import infer
-from data import DataError
-from data.classes import CLASSES
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.cutouts import reach
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.files import sha256
 from segmenter import Segmentation, Segmenter
-from utils import RunError
-from utils.cutouts import reach
-from utils.files import sha256
 
 ASTRONAUT = ROOT / "input_images" / "astronaut.png"
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"

@@ -6,12 +6,12 @@ import torch
 from conftest import ROOT, python
 
 import setup_model_weights
-from data.classes import LABEL_SETS
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.weights_info import WeightsInfo
+from data.categories import LABEL_SETS
 from networks import ARCHITECTURES, U2NET, U2NETP
-from utils import RunError
 from utils.checkpoints import load_network, read_file, save_weights
 from utils.downloads import ORIGINAL_WEIGHTS
-from utils.weights_info import WeightsInfo
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 REAL = ROOT.parent / "shared" / "weights" / "u2netp.pth"

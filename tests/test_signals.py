@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from utils.signals import StopRequest
+from utils.stop_request import StopRequest
 
 
 def test_signals_are_noted_and_handlers_put_back() -> None:

@@ -6,12 +6,12 @@ import torch
 from conftest import CCP, ROOT, needs_ccp
 from PIL import Image
 
-from data.classes import CLASSES
-from data.photos import load_photo
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.logits import label_map
+from cloth_segmentation.photos import load_photo
 from networks import ARCHITECTURES, U2NETP, fold_batch_norm
 from segmenter import Segmenter
 from utils.checkpoints import load_network
-from utils.logits import label_map
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
 

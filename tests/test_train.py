@@ -16,14 +16,13 @@ from conftest import PhotoFolder, TrainFlags, assert_equal, python, run, start, 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from data import DataError
-from data.classes import LABEL_SETS
+from cloth_segmentation.errors import DataError, RunError
+from data.categories import LABEL_SETS
 from data.dataset import Draw
 from data.transforms import Augmentation
 from networks import ARCHITECTURES
 from options import TrainOptions, parse
 from segmenter import Segmenter
-from utils import RunError
 from utils.checkpoints import load_network, read_file
 from utils.distributed import Processes
 

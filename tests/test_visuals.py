@@ -3,14 +3,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.visuals import (
-    confusion_picture,
-    gallery,
-    mask_picture,
-    overlay,
-    panel,
-    save_picture,
-)
+from cloth_segmentation.pictures import mask_picture, overlay, save_picture
+from utils.evaluation_pictures import confusion_picture, gallery, panel
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.web import OwnHeaders, StayHere, free_address, sweep
 
 

@@ -19,9 +19,9 @@ from typing import IO, Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from utils import RunError
-from utils.files import atomic_path
-from utils.weights_info import WeightsInfo
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.files import atomic_path
+from cloth_segmentation.weights_info import WeightsInfo
 
 StateDict = dict[str, Tensor]
 Architectures = Mapping[str, Callable[[int, int], nn.Module]]

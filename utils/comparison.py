@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from utils.visuals import Palette
+from cloth_segmentation.pictures import Palette
 
 COLUMNS = ("photo", "truth", "prediction")
 """Titles of what is side by side."""

@@ -7,7 +7,7 @@ from ctypes.util import find_library
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 
 if TYPE_CHECKING:
     import torch
@@ -34,18 +34,6 @@ def check_precision(amp: str, device: str) -> None:
     """Raise RunError if the kind of device, such as "cuda", does not know the precision: off, bf16 or fp16."""
     if amp == "fp16" and device != "cuda":
         raise RunError(f"--amp fp16: expected a CUDA device, found {device}; take --amp bf16 or off")
-
-
-def cpu_threads() -> int:
-    """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
-
-    Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
-    """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if processes > 1:
-        return max(1, (os.cpu_count() or 1) // processes)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else 0
 
 
 def pick_device(name: str, local_rank: int = 0) -> "torch.device":

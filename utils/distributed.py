@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.devices import pick_device
 
 Value = TypeVar("Value")

@@ -14,8 +14,8 @@ from pathlib import Path
 import gdown
 from gdown.exceptions import DownloadError, FileURLRetrievalError
 
-from utils import RunError
-from utils.files import atomic_path, sha256
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.files import atomic_path, sha256
 
 TRIES = 3
 """How often an address is tried before it is given up."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
-from utils.onnx_engine import INPUT, OUTPUT
+from cloth_segmentation.onnx_engine import INPUT, OUTPUT
+from cloth_segmentation.weights_info import ONNX_SIDES
 from utils.torch_engine import network_input
-from utils.weights_info import ONNX_SIDES
 
 
 class _WithNormalisation(nn.Module):

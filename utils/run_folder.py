@@ -8,9 +8,9 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.weights_info import WeightsInfo
 from utils.checkpoints import read_file, save_file, save_weights
-from utils.weights_info import WeightsInfo
 
 try:
     import fcntl

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 from utils.distributed import Processes
 from utils.event_file import EventFile
 

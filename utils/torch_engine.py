@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from utils.weights_info import WeightsInfo
+from cloth_segmentation.weights_info import WeightsInfo
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils import RunError
+from cloth_segmentation.errors import RunError
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]

@@ -1,6 +1,7 @@
 """Networks in ONNX files, run by ONNX Runtime on the CPU. PyTorch is not imported, which saves seconds and memory."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,10 +9,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from utils import RunError
-from utils.devices import cpu_threads
-from utils.memory import return_free_memory, return_large_blocks
-from utils.weights_info import ONNX_SIDES, WeightsInfo
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.memory import return_free_memory, return_large_blocks
+from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
 
 FORMAT = "cloth-segmentation onnx 1"
 
@@ -117,3 +117,15 @@ def metadata(
         "source_sha256": source,
         "eight_bit": "yes" if eight_bit else "no",
     }
+
+
+def cpu_threads() -> int:
+    """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
+
+    Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if processes > 1:
+        return max(1, (os.cpu_count() or 1) // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else 0

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from options.base_options import NetworkOptions, OptionError, option
+from cloth_segmentation.command.options import NetworkOptions, OptionError, option
 
 OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
 """What infer.py can write for a photo."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from data import DataError
+from cloth_segmentation.errors import DataError
 
 # Of strange tags, and of sizes from 90 megapixels on; 180 are an error. Once for all: photos are read in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")

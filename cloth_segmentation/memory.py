@@ -38,3 +38,10 @@ def _glibc() -> Any:
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there was too little memory."""
+    # PyTorch's exception for GPUs, and what its CPU and ONNX Runtime say; neither is imported for this.
+    words = ("out of memory", "can't allocate memory", "Failed to allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in words)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from data import DataError
+from cloth_segmentation.errors import DataError
 
 
 class Problem(NamedTuple):

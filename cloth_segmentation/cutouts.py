@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from utils.logits import Interpolation
+from cloth_segmentation.logits import Interpolation
 
 
 def reach(shape: tuple[int, ...]) -> float:

@@ -1,96 +1,17 @@
-"""Masks and pictures in the palette's colours."""
+"""Pictures of how good weights are: a gallery of photos, a confusion matrix."""
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
-from utils.files import atomic_path
-
-Palette = Sequence[tuple[int, int, int]]
-"""RGB colour of each class, 0 to 255."""
-
-
-def save_picture(picture: Image.Image, path: Path, note: str = "") -> None:
-    """Write a picture as PNG, or as JPEG where its name ends in .jpg. It gets its name when it is whole.
-
-    Args:
-        picture: to write.
-        path: of the file.
-        note: a PNG's comment, for ``has_note``.
-    """
-    with atomic_path(path) as part:
-        if path.suffix == ".jpg":
-            picture.save(part, format="JPEG", quality=90)
-        else:
-            texts = PngInfo()
-            if note:
-                texts.add_text("Comment", note)
-            picture.save(part, format="PNG", pnginfo=texts)
-
-
-def has_note(path: Path, note: str) -> bool:
-    """Whether there is a picture with this note."""
-    try:
-        with Image.open(path) as picture:
-            return picture.info.get("Comment") == note
-    except Exception:  # none is there, or none that can be read: Pillow raises whatever it meets
-        return False
-
-
-LAST_BYTES = {".png": b"IEND\xae\x42\x60\x82", ".jpg": b"\xff\xd9", ".json": b"\n}\n"}
-"""How files end, by the ending of their names."""
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a file is there to its end, as one is not that a full disk or another program has cut off."""
-    end = LAST_BYTES[path.suffix]
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(end), os.SEEK_END)
-            return file.read() == end
-    except OSError:  # none is there, or it is shorter than its end
-        return False
-
-
-def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
-    """Label map (H, W) uint8 -> palette picture: pixel values are classes, shown in their colours."""
-    mask = Image.fromarray(labels)
-    mask.putpalette([value for colour in palette for value in colour])  # makes a palette picture of a grey one
-    return mask
-
-
-TINT = 0.5
-"""Share of a class's colour in an overlay."""
-
-
-def overlay(photo: Image.Image, labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
-    """RGB photo with its clothes tinted and outlined in twice the brightness of their classes' colours.
-
-    Args:
-        photo: RGB.
-        labels: its label map (H, W); 0 is background and stays as it is.
-        palette: colours of the classes.
-    """
-    from scipy import ndimage  # takes longer to import than all else that a mask needs
-
-    bright = (np.array(palette) * 2).clip(0, 255).astype(np.uint8)[labels]
-    tinted = np.array(Image.blend(photo, Image.fromarray(bright), TINT))
-    tinted[labels == 0] = np.asarray(photo)[labels == 0]
-    side = 2 * max(1, round(min(labels.shape) / 400)) + 1
-    contour = ndimage.minimum_filter(labels, side) != ndimage.maximum_filter(labels, side)
-    outline = contour & (labels > 0)
-    tinted[outline] = bright[outline]
-    return Image.fromarray(tinted)
-
+from cloth_segmentation.pictures import Palette, mask_picture
 
 PANEL_HEIGHT = 260
 """Height of a picture in a gallery, pixels."""
+
 
 MARGIN = 8
 """Space around what is drawn, pixels."""

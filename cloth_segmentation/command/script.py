@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from utils import RunError
-from utils.signals import heeded_stops, ignore_stops
+from cloth_segmentation.command.signals import heeded_stops, ignore_stops
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.memory import out_of_memory
 
 
 @contextmanager
@@ -67,10 +68,3 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
             file=sys.stderr,
         )
     sys.exit(1)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that there was too little memory."""
-    # PyTorch's exception for GPUs, and what its CPU and ONNX Runtime say; neither is imported for this.
-    words = ("out of memory", "can't allocate memory", "Failed to allocate memory")
-    return isinstance(error, MemoryError) or any(text in str(error) for text in words)

@@ -1,31 +1,9 @@
-"""What the network can tell apart, its colours, and which garment category belongs to which class."""
+"""Which garment category belongs to which class."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-CLASSES = ("background", "upper body", "lower body", "full body")
-"""Class names; the position is the value in a label map."""
-
-PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-"""RGB colour of each class, 0 to 255, in masks and pictures."""
-
-
-def short_name(name: str) -> str:
-    """What people call a class, and files are called: "upper" for "upper body"."""
-    return name.split()[0]
-
-
-def class_number(name: str) -> int:
-    """Number of a class that is named in full, "upper body", or by its first word, "upper".
-
-    Raises:
-        ValueError: there is no such class.
-    """
-    for number, known in enumerate(CLASSES):
-        if name in (known, short_name(known)):
-            return number
-    raise ValueError(f"expected a class ({', '.join(CLASSES)}), found {name!r}")
-
+from cloth_segmentation.classes import CLASSES
 
 # The 46 categories of iMaterialist (Fashion) 2019, in order of their id. The position is the id.
 CATEGORIES = (

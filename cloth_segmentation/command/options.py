@@ -7,12 +7,6 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any
 
-SURGERY_WEIGHTS = {
-    "u2net": "prev_checkpoints/cloth_segm_unet_surgery.pth",
-    "u2netp": "prev_checkpoints/cloth_segm_u2netp_surgery.pth",
-}
-"""Where setup_model_weights.py writes the initial weights of each architecture, and train.py looks for them."""
-
 
 class OptionError(ValueError):
     """An option has a value that it cannot have; the message names the flag, what was found and what is expected."""

@@ -1,0 +1,1 @@
+"""The command line: flags, folders of photos, names of outputs, exit codes."""
