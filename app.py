@@ -16,13 +16,14 @@ import numpy as np
 from PIL import Image
 
 from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.command.outputs import Job
 from cloth_segmentation.command.script import one_line, run_script
 from cloth_segmentation.command.signals import ignore_stops
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.pictures import overlay
-from infer import Job
+from cloth_segmentation.segmenter import PHOTO_ERRORS
+from infer import Segmentation, Segmenter
 from options import AppOptions, parse
-from segmenter import PHOTO_ERRORS, Segmentation, Segmenter
 from utils.web import OwnHeaders, StayHere, free_address, keep_swept
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     opt = parse(AppOptions, argv)
     addresses = free_address(opt.host, opt.port)
     segment = Segmenter.load(**opt.loading)
-    # Pillow refuses larger photos when it has read their header, and data/photos.py says so.
+    # Pillow refuses larger photos when it has read their header, and cloth_segmentation/photos.py says so.
     Image.MAX_IMAGE_PIXELS = round(opt.max_megapixels * 1e6) // 2  # it warns from here on, and refuses twice as many
     with tempfile.TemporaryDirectory(prefix="cloth_segmentation_", ignore_cleanup_errors=True) as folder:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "NO_PROXY": "*"}

@@ -25,8 +25,8 @@ from data.annotations import Annotations, scan
 from data.checks import check_photos
 from data.dataset import LabelledPhotos, PhotoPairs
 from data.faults import summary
+from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
-from segmenter import Segmenter, load
 from utils.checkpoints import save_weights
 from utils.evaluation_pictures import confusion_picture, gallery, panel
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise

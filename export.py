@@ -19,10 +19,11 @@ from cloth_segmentation.command.photo_folder import list_photos
 from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path, check_output, sha256
+from cloth_segmentation.segmenter import Seen
 from cloth_segmentation.weights_info import ONNX_SIDES
+from infer import Segmenter, load
 from networks import fold_batch_norm
 from options import ExportOptions, describe, parse
-from segmenter import TRAINED, Seen, Segmenter, best_weights, load
 from utils.torch_engine import TorchEngine
 
 LEAST_AGREEMENT = {False: 0.9995, True: 0.9}
@@ -88,7 +89,7 @@ def export(opt: ExportOptions) -> Path:
     from cloth_segmentation.onnx_engine import OnnxEngine, metadata
     from utils.onnx_export import to_eight_bits, to_onnx, write
 
-    path = Path(opt.checkpoint) if opt.checkpoint else best_weights(TRAINED, "cpu", "torch")[0]
+    path = Path(opt.checkpoint) if opt.checkpoint else Segmenter.best("cpu", "torch", "off")[0]
     output = Path(opt.output) if opt.output else path.with_name(path.stem + ("_int8" if opt.int8 else "") + ".onnx")
     with blame(f"--output {output}: expected a file that can be written", OSError):
         check_output(output, b"\x08")  # the first field of an ONNX file, its version

@@ -5,351 +5,106 @@ python infer.py --input holiday/ --output masks/ --device cuda --batch_size 8
 python infer.py --input shop/ --output cutouts/ --save cutout,json --only upper --crop
 python infer.py --input holiday/ --output masks/ --skip_existing --report failed.csv
 torchrun --nproc_per_node=4 infer.py --input holiday/
+
+It is the command of the library, cloth_segmentation/command/, with PyTorch as a second engine and several processes.
 """
 
-import csv
-import errno
-import json
 import os
-import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from tqdm import tqdm
+import cloth_segmentation
+from cloth_segmentation import DeviceError, Error, RunError, Segmentation
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.command.main import main as segment_folder
+from cloth_segmentation.command.processes import OneProcess, Processes
+from cloth_segmentation.command.script import run_script
+from cloth_segmentation.resources import cpu_threads
+from cloth_segmentation.segmenter import Engine, log, open_onnx
+from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
 
-from cloth_segmentation.classes import CLASSES, class_number, short_name
-from cloth_segmentation.command.photo_folder import Problem, list_photos, mask_paths
-from cloth_segmentation.command.pipeline import ahead, in_batches
-from cloth_segmentation.command.script import blame, one_line, run_script
-from cloth_segmentation.command.signals import ignore_stops
-from cloth_segmentation.errors import DataError, RunError
-from cloth_segmentation.files import atomic_path, check_folder, check_output
-from cloth_segmentation.pictures import has_note, is_whole, save_picture
-from options import InferOptions, describe, parse
-from segmenter import PHOTO_ERRORS, Seen, Segmentation, Segmenter
-
+# PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
+# imported where it is needed.
 if TYPE_CHECKING:
-    from utils.distributed import Processes  # imported where it is needed, since PyTorch takes seconds
+    from torch import nn
 
-__all__ = ["Segmentation", "Segmenter"]  # for "from infer import Segmenter"
-
-NAMES = {"mask": "masks", "overlay": "overlays", "cutout": "cut-outs", "classes": "class masks", "json": "JSON files"}
-"""How people call ``options.OUTPUTS``."""
-
-ONE = {"mask": ".png", "overlay": "_overlay.jpg", "json": ".json"}
-"""Outputs of one file, and what their names have after the photo's."""
-
-EACH_CLASS = {"cutout": "_cutout_", "classes": "_mask_"}
-"""Outputs with a file for each class, and what stands in their names between the photo's and the class's."""
-
-ENDINGS = (
-    *(ending for name, ending in ONE.items() if name != "mask"),
-    *(f"{kind}{short_name(name)}.png" for kind in EACH_CLASS.values() for name in CLASSES[1:]),
-)
-"""What the names of a photo's other files have in the place of .png."""
-
-CUTOUT = "cut-out by cloth segmentation"
-"""Note in each of them, without which none is deleted."""
+__all__ = ["Segmentation", "Segmenter"]
 
 
-class Job(NamedTuple):
-    """A photo, and where its mask goes. All else lies beside the mask."""
+class Segmenter(cloth_segmentation.Segmenter):
+    """Photos in, segmentations out, also from weights that PyTorch runs (.pth), on any device, in bf16 and fp16."""
 
-    photo: Path
-    mask: Path
+    has_pytorch = True
 
-    def path(self, output: str, name: str = "") -> Path:
-        """Where one of ``options.OUTPUTS`` goes; if it has a file for each class, that of the class of this name."""
-        ending = f"{EACH_CLASS[output]}{short_name(name)}.png" if output in EACH_CLASS else ONE[output]
-        return self.mask.with_name(self.mask.stem + ending)
+    @classmethod
+    def open(cls, path: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
+        """The file to use for a weights file, and what runs it: the ONNX file beside it if that is asked for or best.
 
-    def paths(self, output: str, classes: Sequence[str]) -> list[Path]:
-        """All files of an output."""
-        return [self.path(output, name) for name in (classes if output in EACH_CLASS else ("",))]
+        Arguments and errors are those of ``load``.
+        """
+        from utils.devices import knows, on_cpu  # which import no PyTorch
 
-
-def classes_of(opt: InferOptions) -> tuple[str, ...]:
-    """Names of the classes that were asked for, in order of their numbers."""
-    return tuple(CLASSES[number] for number in sorted(map(class_number, opt.kept)))
-
-
-class Work(NamedTuple):
-    """What there is to do."""
-
-    jobs: list[Job]
-    done: int  # number of photos whose outputs are there already
-    problems: list[Problem]  # what is no photo at first sight
-
-
-def list_work(opt: InferOptions) -> Work:
-    """What there is to do. Makes the output folder.
-
-    Raises:
-        RunError: there is nothing, photos would be overwritten, or nothing can be written.
-    """
-    source, output = Path(opt.input), Path(opt.output)
-    if not os.path.lexists(source):
-        raise RunError(f"--input {source}: expected a folder of photos or one photo, found nothing of that name")
-    folder = source if source.is_dir() else source.parent
-    if folder.resolve() == output.resolve():
-        raise RunError(f"--output {output}: expected another folder than that of the photos, which masks would replace")
-    if source.resolve() in output.resolve().parents:
-        print(f"{output}: left out of the photos, since masks go there")
-    files, problems = list_photos(source, output)
-    if not files and not problems:
-        raise RunError(f"--input {source}: expected photos, found an empty folder")
-    with blame(f"--output {output}: expected a folder that can be written", OSError):
-        check_folder(output)
-    if opt.report:
-        with blame(f"--report {opt.report}: expected a file that can be written", OSError):
-            check_output(Path(opt.report), REPORT_HEADER.encode())
-
-    # Names depend on all photos of the folder, not on which are left to do.
-    jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output, ENDINGS), strict=True)]
-    if output.resolve() in folder.resolve().parents:
-        check_photos_stay(jobs, folder, output, opt)
-    left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt))]
-    return Work(left, len(jobs) - len(left), problems)
-
-
-def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, opt: InferOptions) -> None:
-    """Raise RunError if an output would replace a photo, which only a folder above that of the photos can lead to."""
-    photos = {folder.resolve() / job.photo.relative_to(folder) for job in jobs}
-    whole, classes = output.resolve(), classes_of(opt)
-    for job in jobs:
-        for path in (path for name in opt.outputs for path in job.paths(name, classes)):
-            if whole / path.relative_to(output) in photos:
-                raise RunError(f"--output {output}: expected a folder where masks replace no photos, found {path}")
-
-
-def is_done(job: Job, opt: InferOptions) -> bool:
-    """Whether all outputs of a photo are there, to their end."""
-    asked = classes_of(opt)
-    found: Sequence[str] = asked
-    if "cutout" in opt.outputs:  # of the classes that the photo has, which its JSON file says
-        try:
-            entries = json.loads(job.path("json").read_bytes())["classes"]
-            pixels = {entry["name"]: entry["pixels"] for entry in entries}
-            found = [name for name in asked if pixels[name]]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            return False
-    return all(is_whole(path) for name in opt.outputs for path in job.paths(name, found if name == "cutout" else asked))
-
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""What all photos meet that are written later: a disk that is full, locked, broken or gone."""
-
-
-def reason(photo: Path, error: Exception) -> str:
-    """What is wrong with a photo, in one line without its name."""
-    if isinstance(error, MemoryError):
-        return "expected enough memory for this photo, found too little"
-    if isinstance(error, OSError):
-        return f"expected a photo, found none that can be opened ({error.strerror})"
-    return one_line(str(error).removeprefix(f"{photo}: "))
-
-
-def failure(problem: Problem) -> str:
-    """How a problem is told."""
-    return f"Failed: {one_line(str(problem.photo))}: {problem.reason}"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Tell an output that cannot be written (DataError) from a disk that nothing can be written to (RunError)."""
-    try:
-        yield path
-    except OSError as error:
-        found = error.strerror or error  # the system's words, or Pillow's
-        if error.errno in DISK_ERRORS:
+        exported = path.with_suffix(".onnx")
+        if engine == "torch" and path == exported:
             raise RunError(
-                f"{path}: expected a disk that can be written, found one that cannot be ({found}); once it can, the "
-                "same command with --skip_existing goes on from here"
-            ) from error
-        raise DataError(f"expected to write {path}, found that it cannot be written ({found})") from error
-
-
-def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
-    """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
-
-    def save(picture: Image.Image, output: str, name: str = "", note: str = "") -> None:
-        with writing(job.path(output, name)) as path:
-            save_picture(picture, path, note)
-
-    if opt.only:
-        one = one.only(*opt.kept)
-    if "cutout" in opt.outputs:
-        found = one.found
-        for name in one.classes:
-            if name in found:
-                save(one.cutout(name, crop=opt.crop), "cutout", name, CUTOUT)
-            elif has_note(job.path("cutout", name), CUTOUT):  # which other weights or options have made
-                with writing(job.path("cutout", name)) as path:
-                    path.unlink(missing_ok=True)
-    if "classes" in opt.outputs:
-        for name in one.classes:
-            save(one.class_mask(name), "classes", name)
-    if "overlay" in opt.outputs:
-        save(one.overlay(), "overlay")
-    if "mask" in opt.outputs:
-        save(one.mask(), "mask")
-    if "json" in opt.outputs:  # last, since it says that the cut-outs are all there
-        with writing(job.path("json")) as path, atomic_path(path) as part:
-            part.write_text(one.to_json())
-
-
-def segment_photos(
-    segment: Segmenter, jobs: Sequence[Job], opt: InferOptions, progress: "tqdm[NoReturn]", problems: list[Problem]
-) -> None:
-    """Read, segment and write, all at once; photos that fail are told, and added to ``problems``.
-
-    Few photos are on their way at any time, so memory does not grow with their number. Where the run ends early, what
-    is being written is finished, and nothing more begun.
-    """
-
-    def fail(photo: Path, error: Exception) -> None:
-        problems.append(Problem(photo, reason(photo, error)))
-        progress.write(failure(problems[-1]), file=sys.stderr)
-
-    def write_one(job: Job, seen: Seen, logits: NDArray[np.float32]) -> None:
-        try:
-            write(segment.segmentation(seen, logits), job, opt)
-        except PHOTO_ERRORS as error:
-            fail(job.photo, error)
-
-    readers, writers = ThreadPoolExecutor(opt.workers), ThreadPoolExecutor(opt.workers)
-    try:
-        pending: deque[Future[None]] = deque()
-        reading = ahead(readers, lambda job: segment.see(job.photo), jobs, opt.workers + opt.batch_size)
-        for batch in in_batches(reading, opt.batch_size):
-            good = []
-            for job, read in batch:
-                try:
-                    good.append((job, read.result()))
-                except PHOTO_ERRORS as error:
-                    fail(job.photo, error)
-                    progress.update()
-            for job, seen in good:
-                if seen.frames > 1:
-                    note = f"expected one picture, found {seen.frames} frames; the mask is that of the first"
-                    progress.write(one_line(f"{job.photo}: {note}"), file=sys.stderr)
-            if not good:
-                continue
+                f"{path}: expected weights for PyTorch (.pth), found an ONNX file; it runs on the CPU and on other "
+                "devices that ONNX Runtime has, in its own precision, on photos whose sides are multiples of "
+                f"{ONNX_SIDES} pixels"
+            )
+        if path == exported or engine == "onnx" or (engine == "auto" and not knows(device)):
+            return exported, open_onnx(exported, path, device)
+        if engine == "auto" and exported.is_file() and on_cpu(device):
             try:
-                all_logits = segment.logits([seen.square for _, seen in good])
-            except MemoryError as error:
-                if segment.size is not None:  # photos that the network sees at one size would all meet it
-                    raise
-                for job, _ in good:
-                    fail(job.photo, error)
-                    progress.update()
-                continue
-            for (job, seen), logits in zip(good, all_logits, strict=True):
-                pending.append(writers.submit(write_one, job, seen, logits))
-            while len(pending) > opt.workers:
-                pending.popleft().result()
-                progress.update()
-        for future in pending:
-            future.result()
-            progress.update()
-    finally:
-        readers.shutdown(cancel_futures=True)
-        writers.shutdown(cancel_futures=True)
+                return exported, open_onnx(exported, path, device)
+            except DeviceError:
+                raise
+            except RunError as error:
+                log.warning("Left out: %s", error)
+        return path, open_torch(path, device, amp)
 
 
-REPORT_HEADER = "photo,problem"
+def open_torch(path: Path, device: str, amp: str) -> Engine:
+    """Weights run by PyTorch. Raises RunError."""
+    import torch
+
+    from networks import fold_batch_norm
+    from utils.devices import check_precision, pick_device
+    from utils.torch_engine import TorchEngine, is_forked, see_to_fork
+
+    see_to_fork()
+    where = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    check_precision(amp, where.type)
+    if where.type == "cpu" and cpu_threads() and not is_forked():
+        torch.set_num_threads(cpu_threads())
+    network, info = load(path)
+    fold_batch_norm(network)
+    return TorchEngine(network, info, where, amp)
 
 
-def write_report(path: Path, problems: Sequence[Problem]) -> None:
-    """Write what failed, and why, as CSV, in order of the names, which keep their bytes whatever they are."""
-    with (
-        atomic_path(path) as part,
-        part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(REPORT_HEADER.split(","))
-        writer.writerows(sorted(problems))
+def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
+    """Read trained weights. Raises RunError."""
+    from networks import ARCHITECTURES
+    from utils.checkpoints import load_network
+
+    network, info = load_network(path, ARCHITECTURES, CLASSES)
+    if info.step == 0:
+        raise RunError(f"{path}: expected trained weights, found initial ones, whose head is random; train them first")
+    return network, info
 
 
-def join(device: str) -> "Processes | None":
-    """The processes that share the folder; None where no launcher started several."""
+def join(device: str) -> Processes:
+    """The processes that share the folder: this one, or all that a launcher started."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return None
-    from utils.distributed import Processes
+        return OneProcess()
+    from utils import distributed
 
-    return Processes.start(device, train=False)
-
-
-def gather_and_report(opt: InferOptions, processes: "Processes | None", problems: list[Problem]) -> list[Problem]:
-    """The problems of all processes, which rank 0 writes as a report if one is asked for. Raises RunError."""
-    lost: RunError | None = None
-    if processes:
-        # The launcher ends all processes once one has left, and passes on the Ctrl-C that they have had already.
-        ignore_stops()
-        try:
-            with processes.others_expected():
-                problems = [problem for share in processes.gather(problems) for problem in share]
-        except RunError as error:
-            lost = error  # this process's own are reported nevertheless
-    if opt.report and (not processes or processes.is_main):
-        with blame(f"--report {opt.report}: expected a file that can be written", OSError):
-            write_report(Path(opt.report), problems)
-    if lost:
-        raise lost
-    return problems
-
-
-def photos(count: int) -> str:
-    """A number of them, in words."""
-    return f"{count} photo" + "s" * (count != 1)
+    return distributed.Processes.start(device, train=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    opt = parse(InferOptions, argv)
-    processes = join(opt.device)
-    rank, world_size = (processes.rank, processes.world_size) if processes else (0, 1)
-    # One process lists the folder for all: its content may change.
-    work = processes.on_main(lambda: list_work(opt)) if processes else list_work(opt)
-    share = work.jobs[rank::world_size]
-    segment = Segmenter.load(**opt.loading) if share else None
-    problems = list(work.problems) if rank == 0 else []
-    if rank == 0:
-        print(describe(opt))
-        for problem in problems:
-            print(failure(problem), file=sys.stderr)
-    try:
-        if segment:
-            if rank == 0:
-                print(segment.describe())
-            with tqdm(total=len(share), unit="photo", dynamic_ncols=True, disable=rank > 0) as progress:
-                segment_photos(segment, share, opt, progress, problems)
-    except BaseException:
-        try:
-            gather_and_report(opt, processes, problems)
-        except RunError as error:
-            print(one_line(str(error)), file=sys.stderr)  # beside what ends the run
-        raise
-    problems = gather_and_report(opt, processes, problems)
-    if processes:
-        processes.stop()
-    if rank == 0:
-        *names, last = (NAMES[name] for name in opt.outputs)
-        what = f"{', '.join(names)} and {last}" if names else last
-        written = len(work.jobs) - (len(problems) - len(work.problems))
-        print(
-            f"{what[0].upper()}{what[1:]} of {photos(written)} in {opt.output}"
-            + (f", {photos(work.done)} done before" if opt.skip_existing else "")
-            + (f", {len(problems)} failed" if problems else "")
-        )
-    return 1 if problems else 0
+    return segment_folder(argv, Segmenter, join)
 
 
 if __name__ == "__main__":
-    run_script(main, RunError, DataError)
+    run_script(main, Error)

@@ -25,6 +25,7 @@ from cloth_segmentation.classes import CLASSES, PALETTE
 from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path
+from cloth_segmentation.segmenter import Engine
 from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import Annotations, scan
 from data.categories import LABEL_SETS
@@ -34,9 +35,9 @@ from data.faults import summary
 from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader, workers_expected
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation, normalise
+from infer import Segmenter
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
-from segmenter import Engine, open_weights
 from utils.checkpoints import (
     Stateful,
     digest,
@@ -175,7 +176,7 @@ class Training:
         if not self.opt.teacher:
             return None
         with blame("--teacher", RunError):
-            return open_weights(Path(self.opt.teacher), str(self.device), "auto", self.opt.amp)[1]
+            return Segmenter.open(Path(self.opt.teacher), str(self.device), "auto", self.opt.amp)[1]
 
     def _squares(
         self, index: Annotations, image_folder: str, usable: NDArray[np.int64] | None = None

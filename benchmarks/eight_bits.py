@@ -24,8 +24,8 @@ from data.annotations import read_annotations  # noqa: E402
 from data.dataset import LabelledPhotos  # noqa: E402
 from evaluate import evaluate  # noqa: E402
 from export import export  # noqa: E402
+from infer import Segmenter  # noqa: E402
 from options import ExportOptions  # noqa: E402
-from segmenter import Segmenter  # noqa: E402
 
 
 def time_ratio(folder: Path, size: int, rounds: int) -> str:

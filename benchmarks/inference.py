@@ -23,8 +23,8 @@ from benchmarks.weights import random_weights  # noqa: E402
 from cloth_segmentation.classes import PALETTE  # noqa: E402
 from cloth_segmentation.pictures import mask_picture, save_picture  # noqa: E402
 from export import export  # noqa: E402
+from infer import Segmenter, load  # noqa: E402
 from options import ExportOptions  # noqa: E402
-from segmenter import Segmenter, load  # noqa: E402
 from utils.devices import pick_device  # noqa: E402
 
 PLAIN, REFERENCE = "PyTorch, plain", "ONNX Runtime, its defaults"

@@ -1,9 +1,21 @@
 """What can go wrong, in words for the one who can mend it."""
 
 
-class RunError(RuntimeError):
-    """A run cannot start or go on; the message says what was expected, what was found and what to do."""
+class Error(Exception):
+    """Above all errors of this library. The message says what was expected, what was found and what to do.
+
+    Files that cannot be opened raise the system's ``OSError``, too little memory raises ``MemoryError``, and arguments
+    that no call could take raise ``ValueError`` or ``TypeError``.
+    """
 
 
-class DataError(ValueError):
-    """Photos or annotations are not what they should be; the message says what was expected and what to do."""
+class DataError(Error, ValueError):
+    """A photo, or what belongs to photos, is not what it should be."""
+
+
+class RunError(Error, RuntimeError):
+    """Weights cannot be used, or a run cannot start or go on."""
+
+
+class DeviceError(RunError):
+    """A device, or an engine for it, is not here."""

@@ -1,7 +1,9 @@
-"""Networks in ONNX files, run by ONNX Runtime on the CPU. PyTorch is not imported, which saves seconds and memory."""
+"""Networks in ONNX files, run by ONNX Runtime. PyTorch is not imported, which saves seconds and memory."""
 
+import ctypes
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from cloth_segmentation.errors import RunError
-from cloth_segmentation.memory import return_free_memory, return_large_blocks
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.errors import DeviceError, RunError
+from cloth_segmentation.resources import cpu_threads, return_free_memory, return_large_blocks
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
 
 FORMAT = "cloth-segmentation onnx 1"
@@ -19,27 +22,91 @@ INPUT, OUTPUT = "photos", "logits"
 """Names of the graph's input, (N, H, W, 3) uint8 in RGB, and output, (N, C, H, W) float32."""
 
 
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+"""Execution providers of ONNX Runtime by the short names of devices. Others are named in full."""
+
+
+def find_provider(device: str) -> tuple[str, dict[str, str]]:
+    """The execution provider for a device, and its settings.
+
+    Args:
+        device: auto (the CPU) or one of ``PROVIDERS``; cuda:N is GPU number N; or a provider's own name.
+
+    Raises:
+        DeviceError: this ONNX Runtime does not have it.
+    """
+    name, _, number = device.partition(":")
+    available = onnxruntime.get_available_providers()
+    provider = PROVIDERS.get("cpu" if name == "auto" else name, name)
+    if provider in available:
+        return provider, {"device_id": number} if number else {}
+    if not provider.endswith("ExecutionProvider"):
+        raise DeviceError(
+            f"device: expected auto, {', '.join(PROVIDERS)}, cuda:N or an execution provider of ONNX Runtime "
+            f"({', '.join(available)}), found {device!r}"
+        )
+    package = {"CUDAExecutionProvider": "onnxruntime-gpu", "DmlExecutionProvider": "onnxruntime-directml"}
+    raise DeviceError(
+        f"device {device}: expected an ONNX Runtime that has {provider}, found one that has {', '.join(available)}; "
+        f"install {package.get(provider, 'one')} instead of onnxruntime, or take device cpu"
+    )
+
+
 class OnnxEngine:
-    """A network in a file that export.py wrote.
+    """A network in a file that export.py wrote, or in the form in which other tools export U2NET for clothes.
+
+    Forked processes and threads may share one.
 
     Attributes:
         name: what runs it, for people.
         info: what the weights say about themselves.
-        source: SHA-256 of the weights file that it was made from.
+        source: SHA-256 of the weights file that it was made from; None: not known.
         eight_bit: whether it calculates with 8-bit integers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
         """Read a file.
 
+        Args:
+            path: the file.
+            device: see ``find_provider``.
+
         Raises:
-            RunError: it is missing, or none that export.py wrote.
+            RunError: it is missing, or holds no network for clothes.
+            DeviceError: the device is not here.
         """
         if not path.is_file():
             raise RunError(
                 f"{path}: expected a network in an ONNX file, found no file; "
                 f"python export.py --checkpoint {path.with_suffix('.pth')} makes one"
             )
+        self.path, self.device = path, device
+        self._open()
+        return_free_memory()  # glibc keeps as much as the weights take
+        stated = self._session.get_modelmeta().custom_metadata_map
+        self.source: str | None = None
+        self.eight_bit = False
+        self._foreign = _as_exported_elsewhere(self._session, path) if "format" not in stated else None
+        if self._foreign:
+            self.info = self._foreign
+        elif stated.get("format") != FORMAT:
+            raise RunError(
+                f"{path}: expected {FORMAT!r}, found {stated.get('format') or 'a file of another program'}; "
+                "python export.py --checkpoint WEIGHTS.pth makes one"
+            )
+        else:
+            self._read_own(stated)
+        where = "the CPU" if self._provider == PROVIDERS["cpu"] else device
+        self.name = f"ONNX Runtime on {where}" + (", in 8 bits" if self.eight_bit else "")
+
+    def _open(self) -> None:
+        """Open the file in this process. Raises RunError."""
+        self._provider, extra = find_provider(self.device)
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 4  # what fails is raised as well, and said in a sentence
         # A planned layout of all tensors of a size takes 1.1 GB more at 768 x 768 than tensors that come and go.
@@ -47,56 +114,110 @@ class OnnxEngine:
         settings.intra_op_num_threads = cpu_threads()
         return_large_blocks()
         try:
-            self.session = onnxruntime.InferenceSession(
-                path, settings, providers=["CPUExecutionProvider"], enable_fallback=0
+            self._session = onnxruntime.InferenceSession(
+                self.path, settings, providers=[(self._provider, extra)], enable_fallback=0
             )
-            stated = self.session.get_modelmeta().custom_metadata_map
         except Exception as error:  # its errors have no common class
             raise RunError(
-                f"{path}: expected an ONNX file, found one that ONNX Runtime cannot read; "
+                f"{self.path}: expected an ONNX file, found one that ONNX Runtime cannot read; "
                 "python export.py --checkpoint WEIGHTS.pth makes one"
             ) from error
-        return_free_memory()  # glibc keeps as much as the weights take
-        if stated.get("format") != FORMAT:
-            raise RunError(
-                f"{path}: expected {FORMAT!r}, found {stated.get('format') or 'a file of another program'}; "
-                "python export.py --checkpoint WEIGHTS.pth makes one"
+        used = self._session.get_providers()[0]
+        if used != self._provider:  # a library of it is missing, which ONNX Runtime passes over
+            raise DeviceError(
+                f"device {self.device}: expected {self._provider} to start, found {used} in its place; see to its "
+                "driver and libraries, or take device cpu"
             )
-        self.path = path
+        self._process = os.getpid()
+
+    def _read_own(self, stated: Mapping[str, str]) -> None:
+        """Take in what a file that export.py wrote says about itself. Raises RunError."""
         try:
             self.source, self.eight_bit = stated["source_sha256"], stated["eight_bit"] == "yes"
             self.info = WeightsInfo.read(json.loads(stated["info"]))
-            found = [[value.name, value.type] for value in (*self.session.get_inputs(), *self.session.get_outputs())]
-            if found != [[INPUT, "tensor(uint8)"], [OUTPUT, "tensor(float)"]]:
+            found = _ends(self._session)
+            if found != [(INPUT, "tensor(uint8)"), (OUTPUT, "tensor(float)")]:
                 raise ValueError(f"found a network from and to {found}")
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
-                f"{path}: expected a file as export.py writes it, found one that was changed since ({error})"
+                f"{self.path}: expected a file as export.py writes it, found one that was changed since ({error})"
             ) from error
-        self.name = "ONNX Runtime on the CPU" + (", in 8 bits" if self.eight_bit else "")
 
     def __call__(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB photos (N, H, W, 3) -> logits (N, C, H, W).
 
         Raises:
-            RunError: the sides are no multiples of 32, or the network fails.
+            RunError: the sides are no multiples of 32, or not those that the file asks for, or the network fails.
             MemoryError: there is too little.
         """
-        height, width = photos.shape[1:3]
-        if height % ONNX_SIDES or width % ONNX_SIDES:
-            raise RunError(
-                f"{self.path}: expected photos whose sides are multiples of {ONNX_SIDES} pixels, found {width} x "
-                f"{height}; give another --size, or take --engine torch"
-            )
+        if os.getpid() != self._process:  # forked: the threads of a session did not come along
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # its end would wait for them
+            self._open()
         try:
-            logits: NDArray[np.float32] = self.session.run([OUTPUT], {INPUT: photos})[0]
+            return self._run_foreign(photos) if self._foreign else self._run_own(photos)
+        except RunError:
+            raise
         except Exception as error:
             if "allocate" in str(error):
                 raise MemoryError(str(error)) from error
             raise RunError(
                 f"{self.path}: expected a network as export.py writes it, found one that fails ({error})"
             ) from error
+
+    def _run_own(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+        height, width = photos.shape[1:3]
+        if height % ONNX_SIDES or width % ONNX_SIDES:
+            raise RunError(
+                f"{self.path}: expected photos whose sides are multiples of {ONNX_SIDES} pixels, found {width} x "
+                f"{height}; give another --size, or take --engine torch"
+            )
+        logits: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: photos})[0]
         return logits
+
+    def _run_foreign(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One photo at a time, which is all that these files take."""
+        height, width = photos.shape[1:3]
+        if (width, height) != self.info.size:
+            raise RunError(
+                f"{self.path}: expected photos of {self.info.size[0]} x {self.info.size[1]} pixels, the only size that "
+                f"this network takes, found {width} x {height}; leave out --size"
+            )
+        (name, _), (fused, _) = _ends(self._session)[:2]
+        results = []
+        for photo in photos:
+            square = (photo.astype(np.float32) / 255 - self.info.mean) / self.info.std
+            square = np.ascontiguousarray(square.transpose(2, 0, 1)[None], dtype=np.float32)
+            results.append(self._session.run([fused], {name: square})[0])
+        logits: NDArray[np.float32] = np.concatenate(results)
+        return logits
+
+
+def _ends(session: onnxruntime.InferenceSession) -> list[tuple[str, str]]:
+    """(name, type) of the inputs and outputs of a network."""
+    return [(value.name, value.type) for value in (*session.get_inputs(), *session.get_outputs())]
+
+
+def _as_exported_elsewhere(session: onnxruntime.InferenceSession, path: Path) -> WeightsInfo | None:
+    """What is known of a U2NET for our classes that another tool exported; None: it is none.
+
+    Its graph tells: one input (1, 3, H, W) and seven outputs (1, 4, H, W), the fused one first, all float32. It was
+    trained with mean and standard deviation 0.5, as the original system does.
+
+    Raises:
+        RunError: it tells another number of classes apart.
+    """
+    ends = (*session.get_inputs(), *session.get_outputs())
+    shapes = [list(end.shape) for end in ends]
+    if len(ends) != 8 or any(end.type != "tensor(float)" or len(end.shape) != 4 for end in ends):
+        return None
+    _, channels, height, width = shapes[0]
+    if channels != 3 or not isinstance(height, int) or not isinstance(width, int) or shapes[1:] != [shapes[1]] * 7:
+        return None
+    if shapes[1][1] != len(CLASSES):
+        raise RunError(
+            f"{path}: expected a U2NET for {len(CLASSES)} classes ({', '.join(CLASSES)}), found one for {shapes[1][1]}"
+        )
+    return WeightsInfo("u2net", CLASSES, (width, height))
 
 
 def metadata(
@@ -117,15 +238,3 @@ def metadata(
         "source_sha256": source,
         "eight_bit": "yes" if eight_bit else "no",
     }
-
-
-def cpu_threads() -> int:
-    """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
-
-    Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
-    """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if processes > 1:
-        return max(1, (os.cpu_count() or 1) // processes)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else 0

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,11 @@ class Photo(NamedTuple):
     frames: int  # more than 1: the picture is the first of an animation, or of a document's pages
 
 
-def load_photo(path: Path) -> Image.Image:
+Source = Path | bytes
+"""A file, or its content."""
+
+
+def load_photo(source: Source) -> Image.Image:
     """Read a photo as an upright 8-bit RGB picture, at its own size.
 
     EXIF orientation is applied, transparency is laid over white, and 16-bit values are scaled to 8 bits.
@@ -44,24 +49,24 @@ def load_photo(path: Path) -> Image.Image:
         OSError: the file cannot be opened.
         MemoryError: there is too little for it.
     """
-    return read_photo(path, None).picture
+    return read_photo(source, None).picture
 
 
-def read_photo(path: Path, enough: Size | None, *, upright: bool = True) -> Photo:
+def read_photo(source: Source, enough: Size | None, *, upright: bool = True) -> Photo:
     """Read a photo as ``load_photo`` does, but no larger than need be where its format allows that.
 
     JPEGs can be decoded at a half, a quarter or an eighth of their size, for a fraction of the time and memory.
 
     Args:
-        path: the file.
+        source: the file.
         enough: (width, height) that the picture must have at least, if the photo has it; None: its own size.
         upright: apply EXIF orientation; False gives the photo as it is stored.
 
     Errors are those of ``load_photo``.
     """
-    with _said(path), Image.open(path) as image:
+    with _said(source), _opened(source) as image:
         if image.format == "EPS":
-            raise DataError(f"{path}: expected a picture, found a PostScript program, which is not run")
+            raise DataError(f"{_name(source)}: expected a picture, found a PostScript program, which is not run")
         own = image.size
         reduced = None
         if enough is not None and isinstance(image, JpegImageFile):  # others are loaded by the look at their EXIF
@@ -78,27 +83,41 @@ def read_photo(path: Path, enough: Size | None, *, upright: bool = True) -> Phot
         return Photo(picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own, frames)
 
 
+def _opened(source: Source) -> Image.Image:
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def _name(source: Source) -> str:
+    """What messages call it."""
+    return f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
+
+
 @contextmanager
-def _said(path: Path) -> Iterator[None]:
+def _said(source: Source) -> Iterator[None]:
     """Turn whatever a file provokes in Pillow into a DataError that says what was found."""
     try:
         yield
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        with path.open("rb") as file:
-            start = file.read(12)
+        if isinstance(source, bytes):
+            start = source[:12]
+        else:
+            with source.open("rb") as file:
+                start = file.read(12)
         found = "a file in no format that Pillow knows" if start else "an empty file"
         if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"heim", b"heis", b"mif1"):  # ISO/IEC 23008-12
             found = "a HEIC one, which is not read; save it as JPEG"
-        raise DataError(f"{path}: expected a picture, found {found}") from None
+        raise DataError(f"{_name(source)}: expected a picture, found {found}") from None
     except Image.DecompressionBombError as error:
         pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
-        raise DataError(f"{path}: expected at most {limit:,} pixels, found {pixels:,}; make it smaller") from None
+        raise DataError(
+            f"{_name(source)}: expected at most {limit:,} pixels, found {pixels:,}; make it smaller"
+        ) from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file provokes: OSError, SyntaxError, ...
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that one is of wrong offsets
             raise  # the system's, which cannot open or read the file
-        raise DataError(f"{path}: expected a picture, found one that cannot be decoded ({error})") from error
+        raise DataError(f"{_name(source)}: expected a picture, found one that cannot be decoded ({error})") from error
 
 
 def _frames(image: Image.Image) -> int:

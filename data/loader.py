@@ -183,7 +183,7 @@ def batches(
             if len(photos):
                 yield photos, labels
     except DataError as error:
-        raise DataError(re.split(r"^data\.\w+: ", str(error).strip(), flags=re.MULTILINE)[-1]) from error
+        raise DataError(re.split(r"^[\w.]+Error: ", str(error).strip(), flags=re.MULTILINE)[-1]) from error
 
 
 @contextmanager

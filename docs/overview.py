@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cloth_segmentation.pictures import save_picture  # noqa: E402
-from segmenter import Segmenter  # noqa: E402
+from infer import Segmenter  # noqa: E402
 
 GAP, CAPTION, SQUARE = 12, 34, 12
 """Space between pictures, height of the line below them, side of a square of the chequered ground, pixels."""

@@ -20,9 +20,9 @@ from cloth_segmentation.classes import CLASSES, PALETTE  # noqa: E402
 from cloth_segmentation.files import atomic_path, sha256  # noqa: E402
 from cloth_segmentation.onnx_engine import metadata  # noqa: E402
 from cloth_segmentation.weights_info import WeightsInfo  # noqa: E402
+from infer import load  # noqa: E402
 from networks import fold_batch_norm  # noqa: E402
 from recipe.teacher import BACKBONE, read_teacher  # noqa: E402
-from segmenter import load  # noqa: E402
 from utils.onnx_export import to_onnx, write  # noqa: E402
 
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, python, run, start
 from PIL import Image
 
-from segmenter import Segmentation, Segmenter
+from infer import Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -21,8 +21,8 @@ from PIL import Image
 from cloth_segmentation.classes import CLASSES, PALETTE
 from cloth_segmentation.onnx_engine import metadata
 from cloth_segmentation.weights_info import WeightsInfo
+from infer import Segmenter
 from networks import U2NETP
-from segmenter import best_weights
 from utils.checkpoints import read_file
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
@@ -327,7 +327,7 @@ def test_the_trap_works(tmp_path: Path) -> None:
 def test_code_among_weights_that_are_looked_for_never_runs(tmp_path: Path, weights: Path) -> None:
     torch.save({"state_dict": {"x": Malicious(tmp_path / "it_ran")}}, tmp_path / "bad.pth")
     (tmp_path / "good.pth").write_bytes(weights.read_bytes())
-    assert best_weights(tmp_path, "cpu")[0].name == "good.pth"
+    assert Segmenter.best_of(tmp_path, "cpu", "auto", "off")[0].name == "good.pth"
     assert not (tmp_path / "it_ran").exists()
 
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from cloth_segmentation.onnx_engine import cpu_threads
+from cloth_segmentation.resources import cpu_threads
 from utils.devices import on_cpu
 
 

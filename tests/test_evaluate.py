@@ -16,9 +16,9 @@ from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import read_annotations
 from data.dataset import LabelledPhotos
+from infer import Segmenter
 from networks import U2NETP
 from options import EvaluateOptions
-from segmenter import Segmenter
 from utils.checkpoints import read_file, save_weights
 
 KEYS = {

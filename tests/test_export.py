@@ -18,7 +18,7 @@ from cloth_segmentation.classes import CLASSES, PALETTE
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
 from cloth_segmentation.weights_info import WeightsInfo
-from segmenter import Segmenter, best_weights
+from infer import Segmenter
 from utils.checkpoints import read_file, save_weights
 
 SCENE = np.random.default_rng(3).integers(0, 255, (96, 64, 3)).astype(np.uint8)
@@ -90,10 +90,10 @@ def test_auto_takes_the_exported_file_but_never_8_bits(exported: Path, tmp_path:
     assert Segmenter.load(exported, device="cpu", engine="torch").path.name == "small.pth"
     assert Segmenter.load(exported, device="cpu", size="native").path.name == "small.pth"
     assert Segmenter.load(exported, device="cpu", amp="bf16").path.name == "small.pth"
-    assert best_weights(exported.parent, "cpu")[0].name == "small.onnx"
+    assert Segmenter.best_of(exported.parent, "cpu", "auto", "off")[0].name == "small.onnx"
     exported.with_suffix(".onnx").rename(tmp_path / "away.onnx")
     try:
-        assert best_weights(exported.parent, "cpu")[0].name == "small.pth"
+        assert Segmenter.best_of(exported.parent, "cpu", "auto", "off")[0].name == "small.pth"
         with pytest.raises(
             RunError,
             match=r"small.onnx: expected a network in an ONNX file, found no file; .*export.py --checkpoint .*l.pth",
@@ -118,12 +118,12 @@ def test_figures_are_recorded_in_the_weights_which_the_file_then_lacks(
 
 
 def test_a_file_made_from_other_weights_is_not_taken(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth", tmp_path / "w.pth")
     shutil.copy(exported.with_suffix(".onnx"), tmp_path / "w.onnx")
     assert Segmenter.load(tmp_path / "w.pth", device="cpu").path.name == "w.pth"
-    assert "made from other weights; python export.py" in capsys.readouterr().err
+    assert "made from other weights; python export.py" in caplog.text
     with pytest.raises(RunError, match="made from other weights"):
         Segmenter.load(tmp_path / "w.pth", device="cpu", engine="onnx")
 

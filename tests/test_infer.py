@@ -23,8 +23,8 @@ from cloth_segmentation.classes import CLASSES, PALETTE
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.regions import absorb_small
 from cloth_segmentation.weights_info import WeightsInfo
+from infer import Segmenter
 from networks import U2NETP
-from segmenter import Segmenter, best_weights
 from utils.checkpoints import save_weights
 
 
@@ -225,15 +225,14 @@ def test_batches_give_the_masks_of_single_photos(weights: Path) -> None:
         assert (together.labels == alone.labels).mean() > 0.999
 
 
-def test_the_best_weights_of_a_folder(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RunError, match=r"setup_model_weights.py --released"):
-        best_weights(tmp_path)
+def test_the_best_weights_of_a_folder(tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Segmenter.best_of(tmp_path, "cpu", "auto", "off") is None
     for name, iou in (("a", 0.5), ("b", 0.7), ("c", None)):
         info = WeightsInfo("u2netp", CLASSES, (64, 64), mean_iou_clothes=iou)
         save_weights(tmp_path / f"{name}.pth", U2NETP(3, 4).state_dict(), info)
     (tmp_path / "broken.pth").write_text("no weights")
-    assert best_weights(tmp_path)[0].name == "b.pth"
-    assert "Left out: " in capsys.readouterr().err
+    assert Segmenter.best_of(tmp_path, "cpu", "auto", "off")[0].name == "b.pth"
+    assert "Left out: " in caplog.text
 
 
 def test_the_bundled_weights_dress_the_bundled_photos(tmp_path: Path) -> None:

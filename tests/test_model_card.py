@@ -10,7 +10,7 @@ from PIL import Image
 
 import infer
 from cloth_segmentation.onnx_engine import OnnxEngine
-from segmenter import Segmenter
+from infer import Segmenter
 
 WEIGHTS = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
 CARD = (ROOT / "docs" / "model_card.md").read_text()

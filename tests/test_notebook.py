@@ -20,7 +20,7 @@ from conftest import ROOT
 from PIL import Image
 
 from cloth_segmentation.classes import CLASSES
-from segmenter import Segmentation, Segmenter
+from infer import Segmentation, Segmenter
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")

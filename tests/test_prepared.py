@@ -138,9 +138,9 @@ FILL = """
 import sys
 from pathlib import Path
 from data.annotations import read_annotations
-from data.classes import class_of
+from data.categories import class_of
 from data.prepared import PreparedPhotos
-from utils.files import atomic_path
+from cloth_segmentation.files import atomic_path
 images, csv, kept = map(Path, sys.argv[1:])
 photos = PreparedPhotos(read_annotations(csv), images, class_of, folder=kept, writer=atomic_path)
 for _ in range(3):

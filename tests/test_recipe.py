@@ -19,10 +19,10 @@ from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import read_annotations
 from data.dataset import LabelledPhotos
+from infer import Segmenter
 from networks import U2NETP
 from recipe.prepare import is_held_out, paste, strip_beside
 from recipe.teacher import Teacher
-from segmenter import Segmenter
 from utils.checkpoints import save_weights
 
 SCRIPT = ROOT / "recipe" / "train.sh"

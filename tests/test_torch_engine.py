@@ -9,8 +9,8 @@ from PIL import Image
 from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.logits import label_map
 from cloth_segmentation.photos import load_photo
+from infer import Segmenter
 from networks import ARCHITECTURES, U2NETP, fold_batch_norm
-from segmenter import Segmenter
 from utils.checkpoints import load_network
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"

@@ -20,9 +20,9 @@ from cloth_segmentation.errors import DataError, RunError
 from data.categories import LABEL_SETS
 from data.dataset import Draw
 from data.transforms import Augmentation
+from infer import Segmenter
 from networks import ARCHITECTURES
 from options import TrainOptions, parse
-from segmenter import Segmenter
 from utils.checkpoints import load_network, read_file
 from utils.distributed import Processes
 

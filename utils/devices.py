@@ -2,15 +2,21 @@
 
 import os
 import platform
+import re
 import sys
 from ctypes.util import find_library
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloth_segmentation.errors import RunError
+from cloth_segmentation.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
+
+
+def knows(name: str) -> bool:
+    """Whether PyTorch has devices of this kind; all else is another engine's."""
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None
 
 
 def on_cpu(name: str) -> bool:
@@ -31,16 +37,16 @@ def _may_have_gpu() -> bool:
 
 
 def check_precision(amp: str, device: str) -> None:
-    """Raise RunError if the kind of device, such as "cuda", does not know the precision: off, bf16 or fp16."""
+    """Raise DeviceError if the kind of device, such as "cuda", does not know the precision: off, bf16 or fp16."""
     if amp == "fp16" and device != "cuda":
-        raise RunError(f"--amp fp16: expected a CUDA device, found {device}; take --amp bf16 or off")
+        raise DeviceError(f"--amp fp16: expected a CUDA device, found {device}; take --amp bf16 or off")
 
 
 def pick_device(name: str, local_rank: int = 0) -> "torch.device":
     """Device for ``name``: auto, cpu, cuda, cuda:N or mps. Plain "cuda" is the local rank's own GPU.
 
     Raises:
-        RunError: the device is not there.
+        DeviceError: the device is not there.
     """
     import torch
 
@@ -50,13 +56,13 @@ def pick_device(name: str, local_rank: int = 0) -> "torch.device":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = int(name.partition(":")[2] or local_rank)
         if index >= found:
-            raise RunError(
+            raise DeviceError(
                 f"--device {name}: expected GPU number {index}, found {found} CUDA GPUs; "
                 "start as many processes as there are GPUs, or take --device cpu"
             )
         return torch.device("cuda", index)
     if name == "mps" and not torch.backends.mps.is_available():
-        raise RunError("--device mps: expected an Apple GPU, found none; take --device cpu")
+        raise DeviceError("--device mps: expected an Apple GPU, found none; take --device cpu")
     if name not in ("cpu", "mps"):
-        raise RunError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {name!r}")
+        raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {name!r}")
     return torch.device(name)

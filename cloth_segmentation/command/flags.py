@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from cloth_segmentation.command.options import BaseOptions, OptionError, expectation, option_types
+from cloth_segmentation.command.script import program
 
 Options = TypeVar("Options")
 
@@ -22,13 +23,17 @@ class _Parser(argparse.ArgumentParser):
         # Under a launcher every process finds the same mistake; one of them says so.
         if os.environ.get("RANK", "0") == "0":
             message = message.removeprefix("argument ")
-            print(f"{self.prog}: {message}\nSee python {self.prog} --help.", file=sys.stderr)
+            command = f"python {self.prog}" if self.prog.endswith(".py") else self.prog
+            print(f"{self.prog}: {message}\nSee {command} --help.", file=sys.stderr)
         sys.exit(2)
 
 
 def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
     """Options from the command line (``sys.argv`` without ``argv``); ends the process with code 2 on a mistake."""
+    words = [item.name for item in fields(cls) if item.metadata["word"]]  # type: ignore[arg-type]
     parser = _Parser(
+        prog=program(),
+        usage=f"%(prog)s [options] {' '.join(f'[{name.upper()}]' for name in words)}" if words else None,
         description=(cls.__doc__ or "").split("\n\n")[0],
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
@@ -51,6 +56,12 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
                 help=help_line,
             )
     values, unknown = parser.parse_known_args(argv)
+    given = [word for word in unknown if not word.startswith("-")]
+    for name, word in zip(words, given, strict=False):
+        if getattr(values, name) != parser.get_default(name):
+            parser.error(f"--{name}: expected once, found {getattr(values, name)!r} and {word!r}")
+        setattr(values, name, word)
+    unknown = [word for word in unknown if word not in given[: len(words)]]
     if unknown:
         parser.error(_unknown(unknown[0], [item.name for item in fields(cls)]))  # type: ignore[arg-type]
     try:

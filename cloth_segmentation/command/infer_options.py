@@ -98,8 +98,10 @@ class BatchOptions(SegmentOptions):
 class InferOptions(BatchOptions):
     """Draw a coloured clothes mask for every photo of a folder."""
 
-    input: str = option("input_images", "a folder of photos, sub-folders included, or one photo")
-    output: str = option("output_images", "folder for the masks, which keep the names and sub-folders of the photos")
+    input: str = option("input_images", "a folder of photos, sub-folders included, or one photo", word=True)
+    output: str = option(
+        "output_images", "folder for the masks, which keep the names and sub-folders of the photos", word=True
+    )
     workers: int = option(2, "threads that read photos, and as many that write masks, beside the network", least=1)
     save: str = option(
         "mask",

@@ -21,10 +21,11 @@ def option(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    word: bool = False,
 ) -> Any:
-    """A dataclass field with its help line and the values it may have."""
+    """A dataclass field with its help line and the values it may have; ``word``: it also goes without its flag."""
     limits = {"least": least, "above": above, "most": most, "below": below}
-    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits})
+    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits, "word": word})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from cloth_segmentation.command.signals import heeded_stops, ignore_stops
 from cloth_segmentation.errors import RunError
-from cloth_segmentation.memory import out_of_memory
+from cloth_segmentation.resources import out_of_memory
 
 
 @contextmanager
@@ -28,6 +28,12 @@ def blame(flag: str, *expected: type[Exception]) -> Iterator[None]:
 def one_line(text: str) -> str:
     """The text with its control characters, which names of files may hold, escaped as Python does it."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
+
+
+def program() -> str:
+    """What people call the program that runs."""
+    name = Path(sys.argv[0]).name
+    return "python -m cloth_segmentation" if name == "__main__.py" else name
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -46,7 +52,7 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # there is none where the system has closed them
             stream.reconfigure(errors="backslashreplace")
     rank = f" [rank {os.environ['RANK']}]" if "RANK" in os.environ else ""
-    script = Path(sys.argv[0]).name + rank
+    script = program() + rank
     failures: tuple[type[Exception], ...] = (*expected, OSError)
     try:
         try:

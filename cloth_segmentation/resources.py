@@ -1,7 +1,4 @@
-"""Give memory that is free back to the system. glibc, the C library of most Linux systems, keeps much of it.
-
-Elsewhere nothing is done.
-"""
+"""Memory and threads of this process."""
 
 import ctypes
 import os
@@ -16,10 +13,10 @@ LARGE = 4 * 2**20
 
 
 def return_large_blocks() -> None:
-    """From now on, give large blocks back when they are freed.
+    """From now on, give large blocks back to the system when they are freed.
 
-    Otherwise what one large photo took stays with the process, in the memory of the thread that read it. Who sets
-    MALLOC_MMAP_THRESHOLD_ has decided otherwise.
+    glibc, the C library of most Linux systems, keeps them in the memory of the thread that read a large photo;
+    elsewhere nothing is done. Who sets MALLOC_MMAP_THRESHOLD_ has decided otherwise.
     """
     library = _glibc()
     if library is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
@@ -27,7 +24,7 @@ def return_large_blocks() -> None:
 
 
 def return_free_memory() -> None:
-    """Give back what is free now."""
+    """Give the system back what is free now, where glibc keeps it."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
@@ -45,3 +42,15 @@ def out_of_memory(error: Exception) -> bool:
     # PyTorch's exception for GPUs, and what its CPU and ONNX Runtime say; neither is imported for this.
     words = ("out of memory", "can't allocate memory", "Failed to allocate memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+
+
+def cpu_threads() -> int:
+    """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
+
+    Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if processes > 1:
+        return max(1, (os.cpu_count() or 1) // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else 0

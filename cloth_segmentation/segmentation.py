@@ -1,0 +1,146 @@
+"""What a photo shows: its label map, and all that is made of it."""
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cloth_segmentation.classes import CLASSES, PALETTE, class_number
+from cloth_segmentation.coco import encode_coco
+from cloth_segmentation.errors import DataError
+from cloth_segmentation.logits import probabilities
+from cloth_segmentation.photos import Size, load_photo
+from cloth_segmentation.pictures import mask_picture, overlay
+
+if TYPE_CHECKING:
+    from cloth_segmentation.segmenter import Segmenter
+
+JSON_VERSION = 1
+"""Of ``Segmentation.to_dict``; it rises when a key changes its meaning or goes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """What a photo shows, at the photo's own size. Made by a ``Segmenter``.
+
+    Classes are named as in ``CLASSES``, or by their first word: "upper body" or "upper".
+    """
+
+    labels: NDArray[np.uint8]
+    """Label map (H, W): the class of each pixel, 0 background, 1 upper body, 2 lower body, 3 full body."""
+
+    classes: tuple[str, ...] = CLASSES[1:]
+    """Names of the clothes classes that were asked for; pixels of others are background."""
+
+    segmenter: "Segmenter" = field(repr=False)
+    """What made it."""
+
+    source: Path | bytes | Image.Image = field(repr=False)
+    """Where the photo is, the content of its file, or the photo itself, RGB."""
+
+    logits: NDArray[np.float32] = field(repr=False)
+    """What the network gave, (4, h, w), at the size at which it saw the photo."""
+
+    @property
+    def size(self) -> Size:
+        """(width, height) in pixels, of the photo and of everything below."""
+        return self.labels.shape[1], self.labels.shape[0]
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Names of the classes that the photo has."""
+        return tuple(name for name in self.classes if (self.labels == class_number(name)).any())
+
+    @cached_property
+    def photo(self) -> Image.Image:
+        """The photo, upright, in RGB.
+
+        If it came as a path, it is read again when it is first asked for: many that wait would fill the memory.
+
+        Raises:
+            DataError: it can no longer be read, or is another one now.
+            OSError: it can no longer be opened.
+        """
+        if isinstance(self.source, Image.Image):
+            return self.source
+        photo = load_photo(self.source)
+        if isinstance(self.source, Path) and photo.size != self.size:
+            expected, found = (f"{size[0]} x {size[1]} pixels" for size in (self.size, photo.size))
+            raise DataError(f"{self.source}: expected the photo of {expected} that was there, found one of {found}")
+        return photo
+
+    def only(self, *classes: str) -> "Segmentation":
+        """The same for some classes: pixels of the others are background."""
+        numbers = sorted(class_number(name) for name in classes)
+        kept = np.where(np.isin(self.labels, numbers), self.labels, np.uint8(0))
+        return replace(self, labels=kept, classes=tuple(CLASSES[number] for number in numbers if number))
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """Probability of each class at each pixel, (4, H, W), 0 to 1, from the softmax of the logits.
+
+        The class of the highest is the label, unless ``min_area`` or ``only`` has changed it.
+        """
+        return probabilities(self.logits, self.size)
+
+    def mask(self) -> Image.Image:
+        """The label map as a palette picture: the value of a pixel is its class, shown in that class's colour."""
+        return mask_picture(self.labels, PALETTE)
+
+    def class_mask(self, name: str) -> Image.Image:
+        """One class as a grey picture: 255 where the photo has it, 0 elsewhere."""
+        return Image.fromarray((self.labels == class_number(name)).astype(np.uint8) * np.uint8(255))
+
+    def overlay(self) -> Image.Image:
+        """The photo with its clothes tinted and outlined in the colours of their classes, RGB."""
+        return overlay(self.photo, self.labels, PALETTE)
+
+    def cutout(self, name: str, *, crop: bool = False) -> Image.Image:
+        """The photo with all but one class transparent, and soft edges, RGBA.
+
+        Args:
+            name: the class. If the photo does not have it, everything is transparent.
+            crop: leave out what is transparent around it, if there is something that is not.
+        """
+        from cloth_segmentation.cutouts import (
+            coverage,
+            cut_out,
+        )  # scipy takes longer to import than all else that is needed
+
+        number = class_number(name)
+        picture = cut_out(self.photo, coverage(self.labels == number, self.logits, number))
+        return picture.crop(picture.getchannel("A").getbbox()) if crop else picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was found, in numbers, text and lists: what JSON can hold. docs/outputs.md explains each key."""
+        width, height = self.size
+        return {
+            "version": JSON_VERSION,
+            "photo": str(self.source) if isinstance(self.source, Path) else None,
+            "width": width,
+            "height": height,
+            "weights": self.segmenter.weights(),
+            "classes": [self._class_to_dict(class_number(name)) for name in self.classes],
+        }
+
+    def _class_to_dict(self, number: int) -> dict[str, Any]:
+        mask = self.labels == number
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        pixels = int(mask.sum())
+        box = [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1] if pixels else None
+        return {
+            "id": number,
+            "name": CLASSES[number],
+            "pixels": pixels,
+            "share": pixels / mask.size,
+            "box": box,
+            "segmentation": encode_coco(mask),
+        }
+
+    def to_json(self) -> str:
+        """``to_dict`` as JSON."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"

@@ -1,0 +1,398 @@
+"""Photos in, label maps and all that is made of them out. The one way to segment: every script stands on it."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.errors import DataError, DeviceError, RunError
+from cloth_segmentation.files import sha256
+from cloth_segmentation.logits import label_map
+from cloth_segmentation.photos import Size, from_memory, read_photo, squash_photo
+from cloth_segmentation.resources import out_of_memory
+from cloth_segmentation.segmentation import Segmentation
+from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
+
+log = logging.getLogger(__name__)  # what it is told reaches the terminal unless a program takes it
+
+TRAINED = "trained_checkpoint"
+"""Folder where weights are looked for unless a file is named."""
+
+ENOUGH = 4
+"""A JPEG is decoded at a half or less only if at least this many times the size that the network sees is left.
+
+At 4, labels of 0.02 % of the pixels change; at 2, of 0.2 %. (40 photos, bundled weights.)
+"""
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    @property
+    def name(self) -> str:
+        """What runs it, and where."""
+
+    @property
+    def info(self) -> WeightsInfo:
+        """What its weights say about themselves."""
+
+    def __call__(self, photos: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
+
+
+PhotoLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
+"""What can be segmented:
+
+- the path of a file; addresses (http://...) are never fetched;
+- the bytes of a file, or a file opened in binary mode, which is read to its end;
+- a Pillow picture, as it stands;
+- an array (H, W, 3) in RGB, (H, W, 4) with transparency, or (H, W) in grey, uint8, 0 to 255. OpenCV's arrays are BGR:
+  ``array[..., ::-1]`` turns them.
+"""
+
+PHOTO_ERRORS = (DataError, OSError, MemoryError)
+"""What a photo may meet without harm to others."""
+
+
+class Seen(NamedTuple):
+    """A photo as the network sees it."""
+
+    source: Path | bytes | Image.Image  # where the whole photo is, its file's content, or the photo itself, RGB
+    square: NDArray[np.uint8]  # (h, w, 3)
+    size: Size  # the photo's own
+    frames: int  # more than 1: this is the first of an animation, or of a document's pages
+
+
+@dataclass(frozen=True)
+class EngineFromElsewhere:
+    """The engine of a Segmenter that was pickled: it opens its weights in this process when it first runs."""
+
+    kind: "type[Segmenter]"
+    path: Path
+    device: str
+    amp: str
+    sha256: str
+    name: str
+    info: WeightsInfo
+
+    def __call__(self, photos: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """RGB photos (N, H, W, 3) -> logits (N, C, H, W). Raises RunError."""
+        return _open_again(self)(photos)
+
+
+@lru_cache(maxsize=2)
+def _open_again(engine: EngineFromElsewhere) -> Engine:
+    """What runs the weights; one for all Segmenters that are alike."""
+    if not engine.path.is_file() or sha256(engine.path) != engine.sha256:
+        raise RunError(f"{engine.path}: expected the weights that the Segmenter was made with, found others or none")
+    by = "onnx" if engine.path.suffix == ".onnx" else "torch"
+    return engine.kind.open(engine.path, engine.device, by, engine.amp)[1]
+
+
+Kind = TypeVar("Kind", bound="Segmenter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter:
+    """Photos in, segmentations out. Make one with ``Segmenter.load``.
+
+    Threads may share one. It can be pickled, and so sent to another process, which opens the weights file again when it
+    segments its first photo.
+    """
+
+    has_pytorch: ClassVar[bool] = False
+    """Whether ``load`` takes engine="torch"."""
+
+    engine: Engine
+    path: Path  # of the weights
+    size: Size | None  # (width, height) at which the network sees photos; None: their own
+    device: str = "cpu"
+    amp: str = "off"
+    sha256: str | None = None  # of the weights file; None: not known, and it cannot be pickled
+    flip: bool = False  # average with the mirrored photo
+    min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
+
+    @classmethod
+    def load(
+        cls: type[Kind],
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        engine: str = "auto",
+        amp: str = "off",
+        size: int | Size | str = "auto",
+        flip: bool = False,
+        min_area: float = 0.0,
+    ) -> Kind:
+        """Read weights.
+
+        Args:
+            checkpoint: weights file. None: the best one in trained_checkpoint/ of the working folder, else in that of
+                the clone, else the one that comes along.
+            device: auto (the CPU, unless PyTorch finds a GPU), cpu, cuda, cuda:N, coreml, directml, or the name of
+                another execution provider of ONNX Runtime; mps is for PyTorch.
+            engine: onnx, torch, or auto. PyTorch needs the Segmenter of ``infer``, in a clone of the project: there,
+                auto is ONNX Runtime on a CPU if export.py has been run, else PyTorch.
+            amp: off, bf16 or fp16: precision of PyTorch.
+            size: (width, height) at which the network sees a photo, or one number for both; "auto" for what the weights
+                file says, or "native" for the photo's own.
+            flip: average the logits with those of the mirrored photo.
+            min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
+
+        Raises:
+            RunError: there are no such weights.
+            DeviceError: there is no such device, or no engine for it.
+            ValueError: an argument is none of these.
+        """
+        if isinstance(size, int):
+            size = size, size
+        check_arguments(engine, amp, size, min_area)
+        fits = isinstance(size, str) or not (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES)
+        if engine == "auto" and (amp != "off" or size == "native" or not fits):
+            engine = "torch"  # which takes any size and knows other precisions
+        if engine == "torch" and not cls.has_pytorch:
+            raise DeviceError(
+                "expected PyTorch, which engine torch, amp, size native and sizes that are no multiples of "
+                f"{ONNX_SIDES} need, found the library alone; a clone of the project has it: python infer.py, or "
+                "from infer import Segmenter"
+            )
+        opening = device, engine, amp
+        path, runner = cls.best(*opening) if checkpoint is None else cls.open(Path(checkpoint), *opening)
+        seen = {"auto": runner.info.size, "native": None}[size] if isinstance(size, str) else size
+        return cls(
+            engine=runner,
+            path=path,
+            sha256=sha256(path),  # now, since training may put other weights in its place
+            size=seen,
+            device=device,
+            amp=amp,
+            flip=flip,
+            min_area=min_area,
+        )
+
+    @classmethod
+    def open(cls, path: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
+        """The file to use for a weights file, and what runs it. Arguments and errors are those of ``load``."""
+        exported = path.with_suffix(".onnx")
+        if path != exported and path.is_file() and not exported.is_file():
+            raise RunError(
+                f"{path}: expected an ONNX file, found weights of another format; in a clone of the project, "
+                f"python export.py --checkpoint {path} makes one, and infer.py runs them as they are"
+            )
+        return exported, open_onnx(exported, path, device)
+
+    @classmethod
+    def best(cls, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
+        """The best weights of the first folder that has any, as ``open`` gives them."""
+        here = Path(__file__).parent
+        places = {  # each once: Python may run in the clone
+            folder.resolve(): folder for folder in (here / "weights", here.parent / TRAINED, Path(TRAINED))
+        }
+        for folder in reversed(places.values()):
+            if found := cls.best_of(folder, device, engine, amp):
+                return found
+        raise RunError(
+            f"expected weights in {', '.join(map(str, reversed(places.values())))}, found none that can be used; name "
+            "yours by --checkpoint, or, in a clone, fetch the released ones by python setup_model_weights.py --released"
+        )
+
+    @classmethod
+    def best_of(cls, folder: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine] | None:
+        """The weights of a folder that promise the best masks, as ``open`` gives them; None: it has none.
+
+        The full network comes before the small one; then the higher validation IoU on record counts, then the newer
+        file. Files in 8 bits are only used if they are named.
+        """
+        found = []
+        endings = (".pth",) if engine == "torch" else (".onnx", ".pth")  # of two that differ in it, the last one
+        names = {path.with_suffix(""): path for ending in endings for path in folder.glob("*" + ending)}
+        for path in sorted(names.values()):
+            try:
+                used, engine_of_it = cls.open(path, device, engine, amp)
+            except DeviceError:
+                raise  # all files would meet it
+            except RunError as error:
+                log.warning("Left out: %s", error)
+                continue
+            if getattr(engine_of_it, "eight_bit", False):
+                continue
+            info = engine_of_it.info
+            rank = (info.arch != "u2netp", info.mean_iou_clothes or 0.0, path.stat().st_mtime)
+            found.append((rank, (used, engine_of_it)))
+        return max(found, key=lambda entry: entry[0])[1] if found else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.sha256 is None:
+            raise TypeError("expected a Segmenter that Segmenter.load made, found another, which cannot be pickled")
+        opening = type(self), self.path.absolute(), self.device, self.amp, self.sha256
+        return vars(self) | {"engine": EngineFromElsewhere(*opening, name=self.engine.name, info=self.engine.info)}
+
+    @overload
+    def __call__(self, photos: PhotoLike, /) -> Segmentation: ...  # type: ignore[overload-overlap]  # of str
+
+    @overload
+    def __call__(self, photos: Sequence[PhotoLike], /, *, batch_size: int = 1) -> list[Segmentation]: ...
+
+    def __call__(
+        self, photos: PhotoLike | Sequence[PhotoLike], /, *, batch_size: int = 1
+    ) -> Segmentation | list[Segmentation]:
+        """Segment a photo, or a list of them.
+
+        Args:
+            photos: one or several.
+            batch_size: photos that go through the network at once.
+
+        Raises:
+            DataError: a photo cannot be read, or is no photo.
+            OSError: a file cannot be opened.
+            RunError: the weights give no finite logits.
+            MemoryError: there is too little.
+            TypeError: there is something else than photos.
+        """
+        if not isinstance(photos, Sequence) or isinstance(photos, str | bytes):
+            return self([photos])[0]
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
+        together = batch_size if self.size else 1  # at their own sizes, photos cannot share a batch
+        done: list[Segmentation] = []
+        for start in range(0, len(photos), together):
+            seen = [self.see(photo) for photo in photos[start : start + together]]
+            done += map(self.segmentation, seen, self.logits([each.square for each in seen]))
+        return done
+
+    # The steps of the above, for those who take them at different times or in several threads.
+
+    def see(self, photo: PhotoLike) -> Seen:
+        """What the network sees of a photo.
+
+        Raises:
+            DataError: it cannot be read, or is no photo.
+            OSError: it cannot be opened.
+            MemoryError: there is too little for it.
+        """
+        source = _source(photo)
+        if isinstance(source, Image.Image):
+            return Seen(source, np.asarray(squash_photo(source, self.size)), source.size, 1)
+        enough = None if self.size is None else (ENOUGH * self.size[0], ENOUGH * self.size[1])
+        picture, size, frames = read_photo(source, enough)
+        return Seen(source, np.asarray(squash_photo(picture, self.size)), size, frames)
+
+    def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """What the network sees of N photos, each (H, W, 3) -> logits (N, C, H, W).
+
+        Raises:
+            RunError: they are not finite.
+            MemoryError: there is too little for so many pixels.
+        """
+        batch = np.stack(squares)
+        try:
+            logits = self.engine(batch)
+            if self.flip:
+                mirrored = self.engine(np.ascontiguousarray(batch[:, :, ::-1]))
+                logits = (logits + mirrored[..., ::-1]) * np.float32(0.5)
+        except RuntimeError as error:  # what PyTorch and ONNX Runtime raise then, too
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(str(error)) from error
+        if not np.isfinite(logits).all():
+            found = "NaN" if np.isnan(logits).any() else "infinity"
+            raise RunError(
+                f"{self.path}: expected finite logits, found {found}; the weights are damaged, or too large for "
+                "--amp fp16"
+            )
+        return logits
+
+    def segmentation(self, seen: Seen, logits: NDArray[np.float32]) -> Segmentation:
+        """A photo, and its logits (C, h, w) -> what it shows.
+
+        The logits, not the labels, are brought to the photo's size, which keeps edges smooth.
+        """
+        labels = label_map(logits, seen.size)
+        if self.min_area:
+            from cloth_segmentation.regions import absorb_small  # which imports scipy too
+
+            labels = absorb_small(labels, self.min_area)
+        return Segmentation(labels=labels, segmenter=self, source=seen.source, logits=logits)
+
+    def weights(self) -> dict[str, Any]:
+        """Which weights these are, for files that are made by them."""
+        return {
+            "file": self.path.name,
+            "sha256": self.sha256,
+            "arch": self.info.arch,
+            "seen_at": None if self.size is None else list(self.size),
+            "validation_iou": self.info.mean_iou_clothes,
+        }
+
+    @property
+    def info(self) -> WeightsInfo:
+        """What the weights say about themselves."""
+        return self.engine.info
+
+    def describe(self) -> str:
+        """One line on the weights in use."""
+        size = "the photos' own size" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels"
+        if self.size != self.info.size:
+            size += f" instead of the {self.info.size[0]} x {self.info.size[1]} that the weights file names"
+        iou = f", validation IoU {self.info.mean_iou_clothes:.3f}" if self.info.mean_iou_clothes is not None else ""
+        return f"{self.path}: {self.info.arch}{iou}, at {size} by {self.engine.name}"
+
+
+def _source(photo: PhotoLike) -> Path | bytes | Image.Image:
+    """Where a photo is, its file's content, or the photo itself, RGB. Errors are those of ``Segmenter.__call__``."""
+    if isinstance(photo, str | os.PathLike):
+        if re.match(r"https?:/", os.fspath(photo)):
+            raise DataError(f"{photo}: expected a file, found an address, which is never fetched; download it first")
+        return Path(photo)
+    if isinstance(photo, Image.Image | np.ndarray):
+        return from_memory(photo)
+    content = photo.read() if hasattr(photo, "read") else photo
+    if isinstance(content, bytes):
+        return content
+    found = f"{photo!r}, which is not opened in binary mode" if content is not photo else repr(photo)
+    raise TypeError(
+        "expected a photo (path, Pillow picture or array), the bytes of its file, a file opened in binary mode, or a "
+        f"list of photos, found {found}"
+    )
+
+
+def check_arguments(engine: str, amp: str, size: Size | str, min_area: float) -> None:
+    """Raise ValueError for what the options of a script would refuse."""
+    sized = size in ("auto", "native") if isinstance(size, str) else len(size) == 2 and min(size) >= 32
+    for fits, expected, found in (
+        (engine in ("auto", "torch", "onnx"), "engine: expected auto, torch or onnx", engine),
+        (amp in ("off", "bf16", "fp16"), "amp: expected off, bf16 or fp16", amp),
+        (sized, "size: expected auto, native, or a width and height of at least 32 pixels", size),
+        (0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
+    ):
+        if not fits:
+            raise ValueError(f"{expected}, found {found!r}")
+
+
+def open_onnx(exported: Path, weights: Path, device: str) -> Engine:
+    """An ONNX file run by ONNX Runtime, if it was made from these weights or they are not here. Raises RunError."""
+    try:
+        from cloth_segmentation.onnx_engine import OnnxEngine
+    except ImportError as error:
+        raise RunError(
+            f"{exported}: expected ONNX Runtime, found none that can be loaded ({error}); pip install onnxruntime"
+        ) from error
+
+    engine = OnnxEngine(exported, device)
+    if engine.info.classes != CLASSES:
+        raise RunError(f"{exported}: expected the classes {', '.join(CLASSES)}, found {', '.join(engine.info.classes)}")
+    if weights != exported and weights.is_file() and engine.source != sha256(weights):
+        raise RunError(
+            f"{exported}: expected to be made from {weights}, found it made from other weights; "
+            f"python export.py --checkpoint {weights} makes it anew"
+        )
+    return engine

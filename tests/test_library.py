@@ -1,0 +1,156 @@
+"""The library as people install it: one package, that needs no clone and no PyTorch."""
+
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, run
+from PIL import Image
+
+import cloth_segmentation
+
+PHOTO = ROOT / "input_images" / "grace_hopper.jpg"
+
+HOSTILE = "raise ImportError('a module of the working folder was imported')"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q"]
+    done = run(*command, "--wheel-dir", folder, ROOT)
+    assert done.returncode == 0, done.stderr
+    [path] = folder.glob("*.whl")
+    return path
+
+
+def requirements(name: str) -> list[str]:
+    """Names of the distributions that one asks for, of those without extras, and of those that they ask for."""
+    found: list[str] = []
+    for line in distribution(name).requires or []:
+        if "extra ==" not in line and "python_version" not in line and "platform" not in line:
+            needed = re.split(r"[^\w.-]", line)[0]
+            found += [needed, *requirements(needed)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a virtual environment that has the wheel and what it asks for, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False)
+    done = run(sys.executable, "-m", "pip", f"--python={folder}", "install", "--no-deps", "--no-index", "-q", wheel)
+    assert done.returncode == 0, done.stderr
+    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        asked = re.findall(r"^Requires-Dist: ([\w-]+)", archive.read(metadata).decode(), re.MULTILINE)
+    assert sorted(asked) == ["numpy", "onnxruntime", "pillow", "scipy", "tqdm"]
+    needed = {*asked, *(each for name in asked for each in requirements(name))}
+    for name in needed:
+        top = {path.parts[0] for path in distribution(name).files or [] if path.parts[0] != ".."}
+        for part in top - {"__pycache__"}:
+            if not (packages / part).exists():
+                (packages / part).symlink_to(Path(str(distribution(name).locate_file(part))))
+    return python.parent
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A working folder whose modules have the names of ours."""
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "__init__.py").write_text(HOSTILE)
+    for name in ("data", "options", "networks", "infer"):
+        (tmp_path / f"{name}.py").write_text(HOSTILE)
+    (tmp_path / "photos").mkdir()
+    shutil.copy(PHOTO, tmp_path / "photos" / "hopper.jpg")
+    return tmp_path
+
+
+def test_the_wheel_is_one_package_with_the_weights_inside(wheel: Path) -> None:
+    assert wheel.stat().st_size < 8e6
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"cloth_segmentation"}
+    for name in ("py.typed", "weights/cloth_segm_u2netp.onnx", "command/main.py"):
+        assert f"cloth_segmentation/{name}" in names
+    assert any(name.endswith("LICENSE") and "trained_checkpoint" in name for name in names)
+
+
+def test_it_works_beside_other_programs_without_pytorch(installed: Path, hostile: Path) -> None:
+    code = (
+        "import sys; from cloth_segmentation import Segmenter; "
+        "one = Segmenter.load()('photos/hopper.jpg'); "
+        "one.cutout('upper').save('top.png'); one.mask().save('mask.png'); "
+        "assert not {'torch', 'pandas', 'utils', 'data', 'options'} & set(sys.modules); "
+        "import importlib.util; assert importlib.util.find_spec('torch') is None"
+    )
+    done = run(installed / "python", "-c", code, cwd=hostile)
+    assert done.returncode == 0, done.stderr
+    with Image.open(hostile / "top.png") as cutout, Image.open(hostile / "mask.png") as mask:
+        assert cutout.mode == "RGBA"
+        here = cloth_segmentation.Segmenter.load(ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx", device="cpu")
+        np.testing.assert_array_equal(mask, here(PHOTO).labels)
+
+
+@pytest.mark.parametrize("command", [["cloth-segmentation"], ["python", "-m", "cloth_segmentation"]])
+def test_the_command_comes_along(installed: Path, hostile: Path, command: list[str]) -> None:
+    program, *words = command
+    done = run(installed / program, *words, "photos/", "masks/", "--save", "cutout,json", cwd=hostile)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (hostile / "masks").iterdir()} >= {"hopper.json", "hopper_cutout_upper.png"}
+
+    done = run(installed / program, *words, "--sav=mask", cwd=hostile)
+    assert done.returncode == 2
+    name = " ".join(command)
+    assert done.stderr == f"{name}: --sav: unknown option; did you mean --save?\nSee {name} --help.\n"
+
+    done = run(installed / program, *words, "photos/", "masks/", "--engine=torch", cwd=hostile)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}: expected PyTorch, ")
+    assert "a clone of the project has it" in done.stderr
+
+
+def test_without_weights_all_places_are_named(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("weights", "__pycache__")
+    shutil.copytree(ROOT / "cloth_segmentation", tmp_path / "cloth_segmentation", ignore=ignored)
+    done = run(sys.executable, "-m", "cloth_segmentation", "--input", PHOTO, "--output=masks", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "expected weights in trained_checkpoint, " in done.stderr
+    assert "setup_model_weights.py --released" in done.stderr
+
+
+def test_the_promise_is_kept() -> None:
+    assert all(hasattr(cloth_segmentation, name) for name in cloth_segmentation.__all__)
+    for error in (cloth_segmentation.DataError, cloth_segmentation.RunError, cloth_segmentation.DeviceError):
+        assert issubclass(error, cloth_segmentation.Error)
+
+
+def test_a_program_that_uses_it_is_type_checked(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from cloth_segmentation import Segmenter\n"
+        "one = Segmenter.load()(b'')\n"
+        "reveal_type(one.cutout('upper'))\n"
+        "one.cutouts\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", f"--cache-dir={tmp_path}", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert 'Revealed type is "PIL.Image.Image"' in done.stdout
+    assert '"Segmentation" has no attribute "cutouts"' in done.stdout
+
+
+def test_what_the_library_needs_is_what_a_clone_needs_too() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    [needed] = re.findall(r"^dependencies = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    for requirement in re.findall(r'"([^"]+)"', needed):
+        assert requirement in lines
