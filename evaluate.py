@@ -21,10 +21,9 @@ from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path, check_folder, check_output
 from cloth_segmentation.pictures import save_picture
-from data.annotations import Annotations, scan
-from data.checks import check_photos
+from data.annotations import Annotations
+from data.checks import read_checked
 from data.dataset import LabelledPhotos, PhotoPairs
-from data.faults import summary
 from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
 from utils.checkpoints import save_weights
@@ -121,27 +120,23 @@ def report(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def read_data(opt: EvaluateOptions) -> Annotations:
+def read_photos(opt: EvaluateOptions) -> Annotations:
     """The photos to measure on. What is wrong but harmless is told.
 
     Raises:
         RunError: a photo, row or mask cannot be used.
     """
-    with blame("--df_path", DataError):
-        index, faults = scan(Path(opt.df_path), opt.max_dataset_size)
-    with blame("--image_folder", DataError):
-        faults += check_photos(index, Path(opt.image_folder))
-    found = f"--df_path {opt.df_path}: expected rows and photos without fault, found in {opt.image_folder}"
-    if not all(fault.harmless for fault in faults):
-        raise RunError(f"{found}\n{summary(faults)}")
-    if faults:
-        print(f"{found}\n{summary(faults)}", file=sys.stderr)
-    return index
+    found = read_checked(("--df_path", opt.df_path), ("--image_folder", opt.image_folder), opt.max_dataset_size)
+    if not all(fault.harmless for fault in found.faults):
+        raise RunError(found.report)
+    if found.faults:
+        print(found.report, file=sys.stderr)
+    return found.photos
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(EvaluateOptions, argv)
-    photos = LabelledPhotos(read_data(opt), Path(opt.image_folder))
+    photos = LabelledPhotos(read_photos(opt), Path(opt.image_folder))
     if opt.json:
         with blame(f"--json {opt.json}: expected a file that can be written", OSError):
             check_output(Path(opt.json), b"{")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,10 @@ from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path
 from cloth_segmentation.segmenter import Engine
 from cloth_segmentation.weights_info import WeightsInfo
-from data.annotations import Annotations, scan
+from data.annotations import Annotations
 from data.categories import LABEL_SETS
-from data.checks import check_photos
+from data.checks import read_checked
 from data.dataset import LabelledPhotos, TrainingSquares
-from data.faults import summary
 from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader, workers_expected
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation, normalise
@@ -60,6 +59,18 @@ PICTURES = 4
 """Photos in a logged picture."""
 
 
+class Photos(NamedTuple):
+    """What a run learns from and is measured on.
+
+    Training photos that may not be used stay in the index, and so do the order and the share of validation: a run
+    goes on as it was although a photo was lost, or found.
+    """
+
+    train: Annotations
+    usable: NDArray[np.int64]  # numbers of the training photos that may be used
+    held_out: Annotations | None
+
+
 class Training:
     """All that a run consists of, so that the loop below reads as what it does."""
 
@@ -67,87 +78,55 @@ class Training:
         self.opt, self.processes = opt, processes
         self.device = processes.device
         check_precision(opt.amp, self.device.type)
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:
-            torch.backends.cudnn.benchmark = True  # batches have one size, for which the fastest kernels are found
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         go_on = opt.continue_train or restarted(opt, self.folder.options_path)
         resumed = processes.on_main(lambda: self.folder.open(go_on=go_on))
-        train_index, usable, val_index = read_data(opt, processes)
+        photos = read_photos(opt, processes)
 
         self.label_set = LABEL_SETS[opt.labels]
         self.class_of_label = torch.tensor(self.label_set.classes, device=self.device)
         torch.manual_seed(opt.seed)
+        torch.backends.cudnn.benchmark = True  # batches have one size, for which the fastest kernels are found
         self.network = self._network(resumed is not None).to(self.device)
         if opt.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.ema = ExponentialMovingAverage(self.network, opt.ema) if opt.ema else None
-        self.loss = DeepSupervisionLoss(classes=len(self.label_set.names), region_weight=opt.region_loss).to(
-            self.device
-        )
+        self.loss = DeepSupervisionLoss(classes=len(self.label_set.names), region_weight=opt.region_loss)
+        self.loss.to(self.device)
         self.teacher = self._teacher()
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=opt.lr,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=opt.weight_decay,
-            fused=True if on_gpu else None,
-        )
+        self.optimizer = self._optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=opt.amp == "fp16")
-        self.parts: dict[str, Stateful] = {"network": self.network, "optimizer": self.optimizer}
-        if self.scaler.is_enabled():
-            self.parts["scaler"] = self.scaler
-        if self.ema is not None:
-            self.parts["ema"] = self.ema
+        self.parts = self._parts()
+        torch.manual_seed(opt.seed + processes.rank)  # all ranks have the same weights, and draw for themselves now
+
         self.step = self.draws = 0
         self.best = -1.0  # below any IoU, so that the first validation leaves weights
         self.best_step: int | None = None  # None: best is that of an earlier process
         self.latest_iou: float | None = None
-        torch.manual_seed(opt.seed + processes.rank)  # all ranks have the same weights, and draw for themselves now
         if resumed is not None:
             self._restore(resumed)
-        self.parallel = processes.wrap(self.network)
-        if opt.compile:
-            # What is saved, averaged and validated stays self.network, which has the same weights.
-            self.parallel = torch.compile(self.parallel)  # type: ignore[assignment]
+        self.parallel = self._parallel()
 
-        squares = self._squares(train_index, opt.image_folder, usable)
-        sampler = EndlessSampler(
-            len(squares),
-            seed=opt.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            start=self.draws,
-            shuffle=not opt.serial_batches,
-        )
-        self.loader = self._loader(squares, sampler, "replace")
-        self.val_loader: DataLoader[Sample] | None = None
-        if val_index is not None:
-            val_squares = self._squares(val_index, opt.val_image_folder or opt.image_folder)
-            share = OneEpochSampler(len(val_squares), rank=processes.rank, world_size=processes.world_size)
-            self.val_loader = self._loader(val_squares, share, "leave_out")
-
-        self.log = RunLog(
-            Path(opt.logs_dir) / opt.name,
-            processes,
-            start=self.step,
-            steps=opt.iter,
-            print_freq=opt.print_freq,
-            scaled=self.scaler.is_enabled(),
-        )
-        changed = processes.on_main(self._begin)
+        self.loader = self._training_loader(photos)
+        self.val_loader = self._validation_loader(photos)
+        self.log = self._log()
         self.batches = batches(self.loader, self.log.skip)
-        self.log.say(describe(opt))
-        self.log.text("options", describe(opt))
-        if resumed is not None and changed:
+        self._begin(photos, resumed is not None)
+
+    def _begin(self, photos: Photos, resumed: bool) -> None:
+        """Write the options into the run's folder, and say what begins."""
+        changed = self.processes.on_main(self._claim)
+        self.log.say(describe(self.opt))
+        self.log.text("options", describe(self.opt))
+        if resumed and changed:
             self.log.say(f"Changed since this run was last started: {', '.join(changed)}")
+        held_out = len(photos.held_out) if photos.held_out else "none"
         self.log.say(
-            f"{len(squares.usable)} photos for training, {len(val_index) if val_index else 'none'} for validation; "
-            f"{processes.world_size} process(es) on {self.device.type}; step {self.step} of {opt.iter}"
+            f"{len(photos.usable)} photos for training, {held_out} for validation; {self.processes.world_size} "
+            f"process(es) on {self.device.type}; step {self.step} of {self.opt.iter}"
         )
 
-    def _begin(self) -> list[str]:
+    def _claim(self) -> list[str]:
         """Write the options into the run's folder, and give those that have changed: "lr 0.001 -> 0.01"."""
         with blame(f"--save_dir {self.opt.save_dir}: expected a folder that can be written", OSError):
             self.folder.claim()
@@ -170,6 +149,59 @@ class Training:
                 'or give --unet_checkpoint "" for random ones'
             )
         return load_network(path, ARCHITECTURES, self.label_set.names, arch=opt.arch)[0]
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.opt.lr,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=self.opt.weight_decay,
+            fused=True if self.device.type == "cuda" else None,
+        )
+
+    def _parts(self) -> dict[str, Stateful]:
+        """What a state holds, by its name there."""
+        parts: dict[str, Stateful] = {"network": self.network, "optimizer": self.optimizer}
+        if self.scaler.is_enabled():
+            parts["scaler"] = self.scaler
+        if self.ema is not None:
+            parts["ema"] = self.ema
+        return parts
+
+    def _parallel(self) -> nn.Module:
+        """The network as all processes train it. What is saved, averaged and validated stays ``self.network``."""
+        parallel = self.processes.wrap(self.network)
+        return torch.compile(parallel) if self.opt.compile else parallel  # type: ignore[return-value]
+
+    def _training_loader(self, photos: Photos) -> DataLoader[Sample]:
+        squares = self._squares(photos.train, self.opt.image_folder, photos.usable)
+        sampler = EndlessSampler(
+            len(squares),
+            seed=self.opt.seed,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+            start=self.draws,
+            shuffle=not self.opt.serial_batches,
+        )
+        return self._loader(squares, sampler, "replace")
+
+    def _validation_loader(self, photos: Photos) -> DataLoader[Sample] | None:
+        if photos.held_out is None:
+            return None
+        squares = self._squares(photos.held_out, self.opt.val_image_folder or self.opt.image_folder)
+        share = OneEpochSampler(len(squares), rank=self.processes.rank, world_size=self.processes.world_size)
+        return self._loader(squares, share, "leave_out")
+
+    def _log(self) -> RunLog:
+        return RunLog(
+            Path(self.opt.logs_dir) / self.opt.name,
+            self.processes,
+            start=self.step,
+            steps=self.opt.iter,
+            print_freq=self.opt.print_freq,
+            scaled=self.scaler.is_enabled(),
+        )
 
     def _teacher(self) -> Engine | None:
         """What runs the network to learn from; None: labels alone teach."""
@@ -443,27 +475,20 @@ class Training:
         self.log.conclude(f"Done: {self.step} steps, weights in {folder}", self.step, self.draws, weights)
 
 
-def read_data(opt: TrainOptions, processes: Processes) -> tuple[Annotations, NDArray[np.int64], Annotations | None]:
-    """(training photos, numbers of those that may be used, validation photos or None).
-
-    Training photos that may not be used stay in the index, and so do the order and the share of validation: a run
-    goes on as it was although a photo was lost, or found.
-    """
+def read_photos(opt: TrainOptions, processes: Processes) -> Photos:
+    """The photos of a run, looked at. Raises RunError."""
     if opt.prepared_dir:
         with blame(f"--prepared_dir {opt.prepared_dir}: expected a folder that can be written", OSError):
             Path(opt.prepared_dir).mkdir(parents=True, exist_ok=True)
-    training = ("--df_path", opt.df_path, "--image_folder", opt.image_folder)
-    photos, bad = checked(opt, processes, *training, most=opt.max_dataset_size)
+    folder = "--image_folder", opt.image_folder
+    photos, bad = checked(opt, processes, ("--df_path", opt.df_path), folder, opt.max_dataset_size)
     if opt.val_df_path:
-        folder = (
-            ("--val_image_folder", opt.val_image_folder)
-            if opt.val_image_folder
-            else ("--image_folder", opt.image_folder)
-        )
-        held_out, bad_held_out = checked(opt, processes, "--val_df_path", opt.val_df_path, *folder)
-        return photos, photos.without(bad), held_out.select(held_out.without(bad_held_out))
+        if opt.val_image_folder:
+            folder = "--val_image_folder", opt.val_image_folder
+        held_out, bad_held_out = checked(opt, processes, ("--val_df_path", opt.val_df_path), folder)
+        return Photos(photos, photos.without(bad), held_out.select(held_out.without(bad_held_out)))
     if not opt.val_fraction:
-        return photos, photos.without(bad), None
+        return Photos(photos, photos.without(bad), None)
     train, held_out = photos.split(opt.val_fraction, opt.seed)
     usable, held_out = train.without(bad), held_out.select(held_out.without(bad))
     if not len(usable) or not len(held_out):
@@ -471,40 +496,24 @@ def read_data(opt: TrainOptions, processes: Processes) -> tuple[Annotations, NDA
             f"--val_fraction {opt.val_fraction}: expected photos on both sides, found {len(usable)} for training and "
             f"{len(held_out)} for validation"
         )
-    return train, usable, held_out
+    return Photos(train, usable, held_out)
 
 
 def checked(
-    opt: TrainOptions,
-    processes: Processes,
-    csv_flag: str,
-    csv_path: str,
-    folder_flag: str,
-    folder: str,
-    *,
-    most: int | None = None,
+    opt: TrainOptions, processes: Processes, csv: tuple[str, str], folder: tuple[str, str], most: int | None = None
 ) -> tuple[Annotations, set[str]]:
-    """(first ``most`` photos of a CSV, names of bad ones). Faults are told, or end the run, as --on_bad_sample says.
+    """(photos of a CSV, names of bad ones). Faults are told, or end the run, as --on_bad_sample says.
 
-    Raises:
-        RunError: there are faults, and --on_bad_sample is stop; or no photo is left.
+    Arguments are those of ``read_checked``. Raises RunError.
     """
-    with blame(csv_flag, DataError):
-        photos, faults = scan(Path(csv_path), most)
-    with blame(folder_flag, DataError):
-        # One process looks for all, which then agree.
-        faults += processes.on_main(lambda: check_photos(photos, Path(folder)))
-    bad = {fault.photo for fault in faults}
-    left = len(photos.without(bad))
-    found = f"{csv_flag} {csv_path}: expected rows and photos without fault, found in {folder}\n{summary(faults)}"
-    if faults and (opt.on_bad_sample == "stop" or not left):
-        remedy = (
-            f"\n--on_bad_sample skip goes on with the {left} photos that are left." if left else "\nNo photo is left."
-        )
-        raise RunError(found + remedy)
-    if faults and processes.is_main:
-        print(f"{found}\nGoing on with {left} of {len(photos)} photos.", file=sys.stderr)
-    return photos, bad
+    found = read_checked(csv, folder, most, processes.on_main)
+    left = len(found.photos.without(found.bad))
+    if found.faults and (opt.on_bad_sample == "stop" or not left):
+        remedy = f"--on_bad_sample skip goes on with the {left} photos that are left." if left else "No photo is left."
+        raise RunError(f"{found.report}\n{remedy}")
+    if found.faults and processes.is_main:
+        print(f"{found.report}\nGoing on with {left} of {len(found.photos)} photos.", file=sys.stderr)
+    return found.photos, found.bad
 
 
 def restarted(opt: TrainOptions, begun: Path) -> bool:

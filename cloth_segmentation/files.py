@@ -80,6 +80,17 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def known_kind(begin: bytes) -> str:
+    """What a file is that was taken for another one, by its first bytes; "" if it is nothing that happens often."""
+    if not begin:
+        return "an empty file"
+    if begin.startswith(b"version https://git-lfs."):
+        return "a Git LFS pointer, which stands for the file; git lfs pull fetches it"
+    if begin.lstrip()[:1] == b"<" and b"<svg" not in begin:
+        return "a web page, as a download gives that needs a browser; fetch the file itself"
+    return ""
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     total = hashlib.sha256()

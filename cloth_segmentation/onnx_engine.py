@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.errors import DeviceError, RunError
+from cloth_segmentation.files import known_kind
 from cloth_segmentation.resources import cpu_threads, return_free_memory, return_large_blocks
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
 
@@ -118,9 +119,11 @@ class OnnxEngine:
                 self.path, settings, providers=[(self._provider, extra)], enable_fallback=0
             )
         except Exception as error:  # its errors have no common class
+            with self.path.open("rb") as file:
+                found = known_kind(file.read(512)) or "one that ONNX Runtime cannot read"
             raise RunError(
-                f"{self.path}: expected an ONNX file, found one that ONNX Runtime cannot read; "
-                "python export.py --checkpoint WEIGHTS.pth makes one"
+                f"{self.path}: expected an ONNX file, found {found}; python export.py --checkpoint WEIGHTS.pth makes "
+                "one"
             ) from error
         used = self._session.get_providers()[0]
         if used != self._provider:  # a library of it is missing, which ONNX Runtime passes over

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cloth_segmentation.errors import DataError
+from cloth_segmentation.files import known_kind
 
 # Of strange tags, and of sizes from 90 megapixels on; 180 are an error. Once for all: photos are read in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -101,12 +102,12 @@ def _said(source: Source) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         if isinstance(source, bytes):
-            start = source[:12]
+            start = source[:512]
         else:
             with source.open("rb") as file:
-                start = file.read(12)
-        found = "a file in no format that Pillow knows" if start else "an empty file"
-        if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"heim", b"heis", b"mif1"):  # ISO/IEC 23008-12
+                start = file.read(512)
+        found = known_kind(start) or "a file in no format that Pillow knows"
+        if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1"):  # ISO/IEC 23008-12
             found = "a HEIC one, which is not read; save it as JPEG"
         raise DataError(f"{_name(source)}: expected a picture, found {found}") from None
     except Image.DecompressionBombError as error:

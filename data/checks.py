@@ -1,19 +1,59 @@
 """A look at every photo and mask before they are needed: it takes minutes where a failure would come after days."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
+from cloth_segmentation.command.script import blame
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.photos import another_size
 from data import rle
-from data.annotations import Annotations
-from data.faults import Fault
+from data.annotations import Annotations, scan
+from data.faults import Fault, summary
 
 READERS = 8
 """Threads that open photos: on a network disk, most of the time goes into waiting."""
+
+
+class Checked(NamedTuple):
+    """Photos with their rows, and what is wrong with either."""
+
+    photos: Annotations  # all, also those that cannot be used
+    faults: list[Fault]
+    report: str  # the faults in words, for people
+
+    @property
+    def bad(self) -> set[str]:
+        """Names of the photos that have a fault."""
+        return {fault.photo for fault in self.faults}
+
+
+def read_checked(
+    csv: tuple[str, str],
+    folder: tuple[str, str],
+    most: int | None = None,
+    once: Callable[[Callable[[], list[Fault]]], list[Fault]] = lambda action: action(),
+) -> Checked:
+    """Read a CSV of annotations, and look at all photos and masks.
+
+    Args:
+        csv: its path, after the flag that named it.
+        folder: that of the photos, after its flag.
+        most: read only the first photos.
+        once: runs a look at the photos for all processes of a run.
+
+    Raises:
+        RunError: the CSV or the folder cannot be read.
+    """
+    with blame(csv[0], DataError):
+        photos, faults = scan(Path(csv[1]), most)
+    with blame(folder[0], DataError):
+        faults += once(lambda: check_photos(photos, Path(folder[1])))
+    expected = f"{' '.join(csv)}: expected rows and photos without fault, found in {folder[1]}"
+    return Checked(photos, faults, f"{expected}\n{summary(faults)}")
 
 
 def check_photos(annotations: Annotations, image_folder: Path) -> list[Fault]:

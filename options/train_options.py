@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 
-from cloth_segmentation.command.options import NetworkOptions, OptionError, option
+from cloth_segmentation.command.options import BaseOptions, OptionError, option
 from options.setup_options import SURGERY_WEIGHTS
 
 
 @dataclass(frozen=True)
-class TrainOptions(NetworkOptions):
+class TrainOptions(BaseOptions):
     """Train U2NET or U2NETP on photos with iMaterialist (Fashion) annotations.
 
     The defaults are the original system's recipe.
@@ -51,7 +51,8 @@ class TrainOptions(NetworkOptions):
         None, 'initial weights; "" for random ones [the file setup_model_weights.py writes for --arch]'
     )
 
-    # Several processes
+    # Device and processes
+    device: str = option("auto", "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps")
     distributed: bool | None = option(None, "train on several processes [found out from the launcher]")
 
     # Optimisation
@@ -118,6 +119,8 @@ class TrainOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise OptionError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {self.device!r}")
         if self.name in (".", "..") or not re.fullmatch(r"[^/\\\x00-\x1f]{1,200}", self.name):
             raise OptionError(f"--name: expected the name of a folder of at most 200 letters, found {self.name!r}")
         if self.val_fraction and self.val_df_path:

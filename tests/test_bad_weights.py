@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from conftest import ROOT, PhotoFolder, TrainFlags, fork
 from PIL import Image
@@ -115,6 +116,16 @@ def bare(state: Callable[[], object]) -> Edit:
     return lambda path: torch.save(state(), path)
 
 
+def safetensors_file(edit: Callable[[bytes], bytes]) -> Edit:
+    """The same weights as safetensors, changed."""
+
+    def change(path: Path) -> None:
+        content = safetensors.torch.save(read_file(path)["state_dict"])
+        path.write_bytes(edit(content))
+
+    return change
+
+
 def onnx_file(edit: Callable[[Any], object]) -> Edit:
     def change(path: Path) -> None:
         model = onnx.load(BUNDLED)
@@ -160,17 +171,29 @@ MATRIX: dict[str, tuple[Edit, str]] = {
     "a folder": (a_folder, r"w.pth: expected a weights file, found a folder"),
     "empty": (written(b""), UNREADABLE + "an empty file"),
     "a web page": (written(b"\n<!DOCTYPE html><title>Quota exceeded</title>"), UNREADABLE + "a web page"),
-    "a text": (written(b"version https://git-lfs.github.com/spec/v1"), UNREADABLE + "one that cannot be read safely"),
+    "a text": (written(b"weights of 2019"), UNREADABLE + "one that cannot be read safely"),
+    "a Git LFS pointer": (written(b"version https://git-lfs.github.com/spec/v1"), "a Git LFS pointer, .*git lfs pull"),
     "cut off": (cut, UNREADABLE + "one that is cut off or damaged"),
     "a page of zeros within": (zeroed, UNREADABLE + "one that is cut off or damaged"),
     "only the first bytes of a zip": (written(b"PK\x03\x04"), UNREADABLE + "one that is cut off or damaged"),
     "a part that is there twice": (twice, UNREADABLE + "one that is cut off or damaged"),
     "an ONNX file": (lambda path: path.write_bytes(BUNDLED.read_bytes()), UNREADABLE + "an ONNX file"),
-    "a whole network": (bare(lambda: torch.nn.Linear(2, 2)), "since it asks for torch.nn.* Linear; .*state_dict"),
+    "a whole network": (
+        bare(lambda: torch.nn.Linear(2, 2)),
+        r"found a whole pickled model, .*torch.nn.* Linear\); .*state_dict",
+    ),
     "what takes any amount of memory": (bare(lambda: {"x": Huge()}), "since it asks for .* bytearray"),
     "a zip of something else": (rewritten(lambda parts: parts.clear()), UNREADABLE),
     "parts that unpack": (rewritten(lambda parts: None, zipfile.ZIP_DEFLATED), UNREADABLE + "one that is cut off"),
     "a tensor beyond the file": (rewritten(beyond_the_file), UNREADABLE),
+    "safetensors that are cut off": (
+        safetensors_file(lambda content: content[:-1000]),
+        UNREADABLE + "one that is cut off",
+    ),
+    "safetensors of something else": (
+        safetensors_file(lambda content: content.replace(b"side1.bias", b"side1.bisa")),
+        "1 tensors missing",
+    ),
     "a list": (bare(lambda: [1, 2]), r"expected a dictionary of tensors, found list"),
     "no tensors": (bare(lambda: {"a": 1}), r"expected a state dict of tensors, found a"),
     "numbered keys": (bare(lambda: {1: torch.zeros(1)}), r"expected a state dict of tensors, found 1"),
@@ -207,8 +230,9 @@ MATRIX: dict[str, tuple[Edit, str]] = {
 
 ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
     "not there": (not_there, r"w.onnx: expected a network in an ONNX file, found no file"),
-    "empty": (written(b""), r"expected an ONNX file, found one that ONNX Runtime cannot read"),
-    "a web page": (written(b"<html>"), r"expected an ONNX file, found one that ONNX Runtime cannot read"),
+    "empty": (written(b""), r"expected an ONNX file, found an empty file"),
+    "a Git LFS pointer": (written(b"version https://git-lfs.github.com/spec/v1"), "found a Git LFS pointer, .*lfs pull"),
+    "a web page": (written(b"<html>"), r"expected an ONNX file, found a web page"),
     "cut off": (written(BUNDLED.read_bytes()[:-9000]), r"expected an ONNX file, found one that ONNX Runtime cannot"),
     "of another program": (onnx_file(lambda model: metadata_without(model, "format")), r"a file of another program"),
     "no sum": (onnx_file(lambda model: metadata_without(model, "source_sha256")), r"changed since \('source_sha256'\)"),
@@ -224,7 +248,7 @@ ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
         onnx_file(lambda model: metadata_with(model, "info", info_with(classes=["a"]))),
         r"expected the classes background, .*, found a",
     ),
-    "another network": (onnx_file(other_network), r"changed since \(found a network from and to \[\['x', 'tensor"),
+    "another network": (onnx_file(other_network), r"changed since \(found a network from and to \[\('x', 'tensor"),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
@@ -50,6 +51,22 @@ def test_released_checkpoints_load_with_and_without_prefix(tmp_path: Path, arch:
     assert type(network) is arch
     assert digest(network.state_dict()) == digest(state)
     assert (info.size, info.mean, info.std) == ((768, 768), 0.5, 0.5)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_wrappers_of_other_programs_are_opened(tmp_path: Path, wrapper: str) -> None:
+    state = U2NETP(3, 4).state_dict()
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    path = saved(tmp_path / "w.pth", {"epoch": 3, wrapper: wrapped, "optimizer": {"param_groups": [{"lr": 0.1}]}})
+    assert digest(load(path)[0].state_dict()) == digest(state)
+
+
+def test_safetensors_are_read_whatever_their_name(tmp_path: Path) -> None:
+    state = U2NETP(3, 4).state_dict()
+    save_file(state, tmp_path / "w.pth")
+    network, info = load(tmp_path / "w.pth")
+    assert digest(network.state_dict()) == digest(state)
+    assert info.size == (768, 768)
 
 
 def test_a_prefix_is_not_cut_where_only_some_keys_have_it(tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlag
     flags = [f"--augment_{name}={value}" for name, value in asdict(wanted).items()]
     opt = parse(TrainOptions, train_flags("--region_loss=2.5", *flags))
     run = train.Training(opt, Processes(torch.device("cpu")))
-    index, usable, _ = train.read_data(opt, run.processes)
+    index, usable, _ = train.read_photos(opt, run.processes)
     assert run._squares(index, opt.image_folder, usable).augmentation == wanted
     assert run._squares(index, opt.image_folder).augmentation == Augmentation()
     assert run.loss.region_weight == 2.5
@@ -406,7 +406,7 @@ def test_a_run_on_garments_is_measured_in_classes(
     assert {"training", "validation"} <= set(events.Tags()["images"])
 
     run = train.Training(parse(TrainOptions, [*flags, "--name=labels"]), Processes(torch.device("cpu")))
-    squares = run._squares(train.read_data(run.opt, run.processes)[0], run.opt.image_folder)
+    squares = run._squares(train.read_photos(run.opt, run.processes).train, run.opt.image_folder)
     assert [squares[Draw(number, 0)][1].unique().tolist() for number in (0, 1)] == [[0, 11], [0, 2, 7]]
 
     with pytest.raises(RunError, match=r"expected u2netp for 4 classes .* need a new head .*--arch u2netp"):

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from cloth_segmentation.errors import RunError
-from cloth_segmentation.files import atomic_path
+from cloth_segmentation.files import atomic_path, known_kind
 from cloth_segmentation.weights_info import WeightsInfo
 
 StateDict = dict[str, Tensor]
@@ -41,6 +43,10 @@ KNOWN_NAMES = {
     *(f"torch {kind}Storage" for kind in ("Half", "BFloat16", "Float", "Double")),
 }
 """What pickled tensors ask for. PyTorch allows more, some of which takes any amount of memory."""
+
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Names under which files hold the tensors, beside other things."""
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -117,7 +123,7 @@ def load_network(
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Content of a file that ``torch.save`` wrote: a dictionary of tensors and plain values.
+    """Content of a file that ``torch.save`` or safetensors wrote: a dictionary of tensors and plain values.
 
     Raises:
         RunError: the file is missing, damaged, or holds anything else.
@@ -133,7 +139,15 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if is_zip:
             _check_zip(path)
+        if _is_safetensors(begin):
+            return dict(load_safetensors(path))
         strange = _strange_names(path, is_zip)
+        if any(name.startswith("torch.nn.") for name in strange):
+            raise RunError(
+                f"{path}: expected a file of tensors, found a whole pickled model, which cannot be read without "
+                f"running code ({strange[0]}); where it was made, torch.save(network.state_dict(), ...) saves its "
+                "weights alone"
+            )
         if strange:
             raise RunError(
                 f"{path}: expected a file of tensors that torch.save wrote, found one that cannot be read safely, "
@@ -153,6 +167,11 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
     return content
+
+
+def _is_safetensors(begin: bytes) -> bool:
+    """Whether a file begins as safetensors do: the length of a JSON header in 8 bytes, and the header."""
+    return begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < 2**27
 
 
 def _check_zip(path: Path) -> None:
@@ -192,13 +211,11 @@ def _names(pickled: IO[bytes]) -> list[str]:
 
 def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
     """What a file that cannot be read seems to be."""
-    if not begin:
-        return "an empty file"
-    if begin.lstrip().startswith(b"<"):
-        return "a web page, as a download gives that needs a browser; fetch the file itself"
+    if known := known_kind(begin):
+        return known
     if path.suffix == ".onnx" or begin.startswith(b"\x08"):  # its first field, the version
         return "an ONNX file, or what looks like one; the names of ONNX files end in .onnx"
-    if isinstance(error, zipfile.BadZipFile):
+    if isinstance(error, zipfile.BadZipFile | SafetensorError):
         return "one that is cut off or damaged; copy or download it again"
     return "one that cannot be read safely"
 
@@ -209,7 +226,7 @@ def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
     Raises:
         RunError: it is no state dict, or has tensors that claim more numbers than the file holds.
     """
-    state = content.get("state_dict", content)
+    state: Any = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
     if (
         not isinstance(state, dict)
         or not state

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cloth_segmentation.command.options import NetworkOptions, OptionError, option
+from cloth_segmentation.command.options import BaseOptions, OptionError, option
 
 OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
 """What infer.py can write for a photo."""
@@ -14,9 +14,14 @@ GARMENTS = ("upper", "lower", "full")
 
 
 @dataclass(frozen=True)
-class SegmentOptions(NetworkOptions):
+class SegmentOptions(BaseOptions):
     """Options of every script that draws label maps."""
 
+    device: str = option(
+        "auto",
+        "auto (CUDA, else MPS, else the CPU; without PyTorch the CPU), cpu, cuda, cuda:N, mps, coreml, directml or the "
+        " name of an execution provider of ONNX Runtime",
+    )
     checkpoint: str = option("", "weights file, .pth or .onnx [the best one in trained_checkpoint/]")
     engine: str = option(
         "auto",
@@ -39,6 +44,11 @@ class SegmentOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not re.fullmatch(r"auto|cpu|mps|coreml|directml|cuda(:\d+)?|\w+ExecutionProvider", self.device):
+            raise OptionError(
+                "--device: expected auto, cpu, cuda, cuda:N, mps, coreml, directml or the name of an execution "
+                f"provider of ONNX Runtime, found {self.device!r}"
+            )
         size = re.fullmatch(r"auto|native|([1-9]\d*)(?:x([1-9]\d*))?", self.size)
         if not size or min(int(side) for side in size.groups("32")) < 32:
             raise OptionError(f"--size: expected auto, native, N or WxH of at least 32 pixels, found {self.size!r}")

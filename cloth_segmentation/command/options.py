@@ -1,7 +1,6 @@
 """What all scripts can be told, and how an option is declared and checked."""
 
 import math
-import re
 import typing
 from dataclasses import dataclass, field, fields
 from types import NoneType
@@ -34,18 +33,6 @@ class BaseOptions:
 
     def __post_init__(self) -> None:
         _check_fields(self)
-
-
-@dataclass(frozen=True)
-class NetworkOptions(BaseOptions):
-    """Options of every script that runs a network."""
-
-    device: str = option("auto", "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise OptionError(f"--device: expected auto, cpu, cuda, cuda:N or mps, found {self.device!r}")
 
 
 def option_types(cls: type) -> dict[str, tuple[type, bool]]:
