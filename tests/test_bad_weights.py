@@ -231,7 +231,7 @@ MATRIX: dict[str, tuple[Edit, str]] = {
 ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
     "not there": (not_there, r"w.onnx: expected a network in an ONNX file, found no file"),
     "empty": (written(b""), r"expected an ONNX file, found an empty file"),
-    "a Git LFS pointer": (written(b"version https://git-lfs.github.com/spec/v1"), "found a Git LFS pointer, .*lfs pull"),
+    "a Git LFS pointer": (written(b"version https://git-lfs.github.com/spec/v1"), "a Git LFS pointer, .*lfs pull"),
     "a web page": (written(b"<html>"), r"expected an ONNX file, found a web page"),
     "cut off": (written(BUNDLED.read_bytes()[:-9000]), r"expected an ONNX file, found one that ONNX Runtime cannot"),
     "of another program": (onnx_file(lambda model: metadata_without(model, "format")), r"a file of another program"),

@@ -19,8 +19,8 @@ class SegmentOptions(BaseOptions):
 
     device: str = option(
         "auto",
-        "auto (CUDA, else MPS, else the CPU; without PyTorch the CPU), cpu, cuda, cuda:N, mps, coreml, directml or the "
-        " name of an execution provider of ONNX Runtime",
+        "auto (CUDA, else MPS, else the CPU; without PyTorch the CPU), cpu, cuda, cuda:N, mps, coreml, directml or "
+        "the name of an execution provider of ONNX Runtime",
     )
     checkpoint: str = option("", "weights file, .pth or .onnx [the best one in trained_checkpoint/]")
     engine: str = option(
