@@ -24,6 +24,12 @@ from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
 
 log = logging.getLogger(__name__)  # what it is told reaches the terminal unless a program takes it
 
+ENGINES = ("auto", "torch", "onnx")
+"""What can run a network."""
+
+PRECISIONS = ("off", "bf16", "fp16")
+"""Of PyTorch; off: float32."""
+
 TRAINED = "trained_checkpoint"
 """Folder where weights are looked for unless a file is named."""
 
@@ -369,8 +375,8 @@ def check_arguments(engine: str, amp: str, size: Size | str, min_area: float) ->
     """Raise ValueError for what the options of a script would refuse."""
     sized = size in ("auto", "native") if isinstance(size, str) else len(size) == 2 and min(size) >= 32
     for fits, expected, found in (
-        (engine in ("auto", "torch", "onnx"), "engine: expected auto, torch or onnx", engine),
-        (amp in ("off", "bf16", "fp16"), "amp: expected off, bf16 or fp16", amp),
+        (engine in ENGINES, f"engine: expected one of {', '.join(ENGINES)}", engine),
+        (amp in PRECISIONS, f"amp: expected one of {', '.join(PRECISIONS)}", amp),
         (sized, "size: expected auto, native, or a width and height of at least 32 pixels", size),
         (0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
     ):

@@ -31,7 +31,7 @@ COMMITTED = json.loads((ROOT / "demo.ipynb").read_text(encoding="utf-8"))
 SOURCES = {cell["id"]: "".join(cell["source"]) for cell in COMMITTED["cells"]}
 PHOTOS = ["input_images/astronaut.png", "input_images/grace_hopper.jpg"]
 NEEDED = (
-    "demo.ipynb", "requirements.txt", "infer.py", "segmenter.py", "cloth_segmentation", "options", "networks", "data",
+    "demo.ipynb", "requirements.txt", "infer.py", "cloth_segmentation", "options", "networks", "data",
     "utils", "trained_checkpoint", "input_images",
 )  # fmt: skip
 
@@ -255,7 +255,7 @@ def test_without_the_project_the_first_cells_clone_it_and_install(
     project, colab = tmp_path / "project", tmp_path / "colab"
     project.mkdir()
     colab.mkdir()
-    (project / "segmenter.py").write_text("")
+    (project / "infer.py").write_text("")
     (project / "requirements.txt").write_text("numpy>=1.26\nsurely-not-here>=1\n")
     author = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
     for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "First"]):

@@ -12,14 +12,16 @@ from conftest import ROOT, run
 from options import AppOptions, EvaluateOptions, ExportOptions, InferOptions, SetupOptions, TrainOptions, parse
 
 README = (ROOT / "README.md").read_text()
+PAGES = README + (ROOT / "docs" / "training.md").read_text()
 BLOCKS = [
-    *re.findall(r"```bash\n(.*?)```", README, re.DOTALL),
-    *re.findall(r"^ +```bash\n(.*?) +```", README, re.DOTALL | re.M),
+    *re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL),
+    *re.findall(r"^ +```bash\n(.*?) +```", PAGES, re.DOTALL | re.M),
 ]
 LINES = sorted({line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()})
 OPTIONS = {
     "train.py": TrainOptions,
     "infer.py": InferOptions,
+    "cloth-segmentation": InferOptions,
     "evaluate.py": EvaluateOptions,
     "export.py": ExportOptions,
     "setup_model_weights.py": SetupOptions,
@@ -32,7 +34,7 @@ def test_every_script_is_shown() -> None:
         assert any(script in line for line in LINES)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if ".py" in line])
+@pytest.mark.parametrize("line", [line for line in LINES if any(script in line for script in OPTIONS)])
 def test_flags_exist(line: str) -> None:
     for command in line.split("&&"):
         words = shlex.split(command)
@@ -46,7 +48,7 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     command = first.split("&&")[1].split()
     assert command == ["python", "infer.py"]
     folders = ("cloth_segmentation", "options", "networks", "data", "utils", "trained_checkpoint", "input_images")
-    for name in ("infer.py", "segmenter.py", *folders):
+    for name in ("infer.py", *folders):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
@@ -56,21 +58,25 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     assert masks == ["astronaut.png", "grace_hopper.png", "skirt.png", "t_shirt.png"]
 
     # And so do the examples in Python.
-    [usage] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    first, usage = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     [reading] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "outputs.md").read_text(), re.DOTALL)
     written = 'open("output_images/a.json", "w").write(one.to_json())'
-    code = "\n".join((usage, written, reading, "assert (labels == one.labels).all()"))
+    code = "\n".join((first, usage, written, reading, "assert (labels == one.labels).all()"))
     done = run(sys.executable, "-W", "ignore", "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "top.png").exists()
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
+        assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
 
 
 def test_the_tree_is_complete() -> None:
-    folders = [ROOT, *(ROOT / name for name in ("cloth_segmentation", "cloth_segmentation/command", "data", "utils"))]
+    folders = [
+        ROOT,
+        *(ROOT / name for name in ("cloth_segmentation", "cloth_segmentation/command", "networks", "data", "utils")),
+    ]
     for path in [path for folder in folders for path in folder.glob("[a-z]*.py")]:
         assert path.name in README, path

@@ -39,6 +39,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path) -> None:
     shared = tmp_path / "shared"
     data: PhotoFolder = write_photos(shared / "ccp", 14, (200, 160))  # 003.png and 013.png are held out

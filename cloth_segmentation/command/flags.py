@@ -42,7 +42,8 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
     for item in fields(cls):  # type: ignore[arg-type]
         kind, _ = types[item.name]
         default = "" if item.default in (None, "") else f" [{_shown(item.default)}]"
-        help_line = (item.metadata["help"] + default).replace("%", "%%")
+        word = "; the flag may be left out" if item.metadata["word"] else ""
+        help_line = (item.metadata["help"] + word + default).replace("%", "%%")
         if kind is bool:
             parser.add_argument(
                 f"--{item.name}", action=argparse.BooleanOptionalAction, default=item.default, help=help_line

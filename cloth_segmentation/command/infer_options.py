@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from cloth_segmentation.classes import CLASSES, short_name
 from cloth_segmentation.command.options import BaseOptions, OptionError, option
+from cloth_segmentation.command.outputs import OUTPUTS
+from cloth_segmentation.segmenter import ENGINES, PRECISIONS
 
-OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
-"""What infer.py can write for a photo."""
-
-GARMENTS = ("upper", "lower", "full")
+GARMENTS = tuple(short_name(name) for name in CLASSES[1:])
 """What people call the classes of clothes."""
 
 
@@ -22,17 +22,19 @@ class SegmentOptions(BaseOptions):
         "auto (CUDA, else MPS, else the CPU; without PyTorch the CPU), cpu, cuda, cuda:N, mps, coreml, directml or "
         "the name of an execution provider of ONNX Runtime",
     )
-    checkpoint: str = option("", "weights file, .pth or .onnx [the best one in trained_checkpoint/]")
+    checkpoint: str = option(
+        "", "weights file: ONNX, or, with PyTorch, .pth or safetensors [the best ones that are found]"
+    )
     engine: str = option(
         "auto",
-        "what runs the network: torch (PyTorch), onnx (ONNX Runtime, CPU only, from the file that export.py wrote), or "
-        "auto: onnx on a CPU where there is such a file",
-        choices=("auto", "torch", "onnx"),
+        "what runs the network: torch (PyTorch, in a clone), onnx (ONNX Runtime, from a file of export.py), or auto: "
+        "onnx on a CPU where there is such a file",
+        choices=ENGINES,
     )
     amp: str = option(
         "off",
         "precision of PyTorch: off, bf16 or fp16 (CUDA only); faster, and edges may differ by a pixel",
-        choices=("off", "bf16", "fp16"),
+        choices=PRECISIONS,
     )
     size: str = option(
         "auto", "size at which the network sees a photo: auto (what the weights file says), N, WxH, or native"

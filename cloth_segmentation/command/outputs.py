@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 from cloth_segmentation.classes import CLASSES, short_name
 
+OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
+"""What can be written for a photo."""
+
 NAMES = {"mask": "masks", "overlay": "overlays", "cutout": "cut-outs", "classes": "class masks", "json": "JSON files"}
-"""How people call ``options.OUTPUTS``."""
+"""How people call ``OUTPUTS``."""
 
 ONE = {"mask": ".png", "overlay": "_overlay.jpg", "json": ".json"}
 """Outputs of one file, and what their names have after the photo's."""
@@ -32,7 +35,7 @@ class Job(NamedTuple):
     mask: Path
 
     def path(self, output: str, name: str = "") -> Path:
-        """Where one of ``options.OUTPUTS`` goes; if it has a file for each class, that of the class of this name."""
+        """Where one of ``OUTPUTS`` goes; if it has a file for each class, that of the class of this name."""
         ending = f"{EACH_CLASS[output]}{short_name(name)}.png" if output in EACH_CLASS else ONE[output]
         return self.mask.with_name(self.mask.stem + ending)
 
