@@ -26,9 +26,9 @@ from data.checks import read_checked
 from data.dataset import LabelledPhotos, PhotoPairs
 from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
-from utils.checkpoints import save_weights
 from utils.evaluation_pictures import confusion_picture, gallery, panel
 from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
+from utils.weights_files import save_weights
 
 Photos = LabelledPhotos | PhotoPairs
 

@@ -85,7 +85,7 @@ def open_torch(path: Path, device: str, amp: str) -> Engine:
 def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
     """Read trained weights. Raises RunError."""
     from networks import ARCHITECTURES
-    from utils.checkpoints import load_network
+    from utils.weights_files import load_network
 
     network, info = load_network(path, ARCHITECTURES, CLASSES)
     if info.step == 0:

@@ -21,8 +21,8 @@ from data.categories import LABEL_SETS
 from networks import ARCHITECTURES
 from options import SetupOptions, parse
 from options.setup_options import SURGERY_WEIGHTS
-from utils.checkpoints import load_network, mean_state, read_file, save_weights, state_dict_of, transplant
 from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, NoAddressError, fetch
+from utils.weights_files import load_network, mean_state, read_file, save_weights, state_dict_of, transplant
 
 
 def check_kept(sources: Sequence[Path], output: Path) -> None:

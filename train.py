@@ -37,14 +37,6 @@ from data.transforms import Augmentation, normalise
 from infer import Segmenter
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
 from options import TrainOptions, describe, parse, save
-from utils.checkpoints import (
-    Stateful,
-    digest,
-    load_network,
-    random_state,
-    read_file,
-    restore_random_state,
-)
 from utils.comparison import comparison
 from utils.devices import check_precision
 from utils.distributed import Processes
@@ -54,6 +46,14 @@ from utils.run_folder import RunFolder
 from utils.run_log import RunLog
 from utils.schedule import learning_rate
 from utils.stop_request import StopRequest
+from utils.weights_files import (
+    Stateful,
+    digest,
+    load_network,
+    random_state,
+    read_file,
+    restore_random_state,
+)
 
 PICTURES = 4
 """Photos in a logged picture."""

@@ -7,7 +7,7 @@ import torch
 from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.weights_info import WeightsInfo
 from networks import ARCHITECTURES
-from utils.checkpoints import save_weights
+from utils.weights_files import save_weights
 
 
 def random_weights(folder: Path, arch: str, size: int) -> Path:

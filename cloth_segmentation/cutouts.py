@@ -16,11 +16,12 @@ def reach(shape: tuple[int, ...]) -> float:
 
 
 def coverage(mask: NDArray[np.bool_], logits: NDArray[np.float32], number: int) -> NDArray[np.uint8]:
-    """How much of each pixel a class covers: 0 or 255, and what lies between along the edges.
+    """Alpha of a cut-out, 0 to 255: how much of each pixel the class covers, with soft edges.
 
-    Beside an edge, the lead of the class's logit over the highest other one, divided by its slope, is the distance to
-    the edge in fractions of a pixel, so that no staircase is seen. Fonts are drawn from distances in the same way
-    (Green, "Improved Alpha-Tested Magnification for Vector Textures and Special Effects", SIGGRAPH 2007, courses).
+    The lead of a class is its logit less the highest logit of the other classes. Near an edge, the lead divided by its
+    slope is the distance to the edge in fractions of a pixel, so that no staircase is seen. Fonts are drawn from
+    distances in the same way (Green, "Improved Alpha-Tested Magnification for Vector Textures and Special Effects",
+    SIGGRAPH 2007, courses).
 
     Args:
         mask: (H, W), the pixels of the class. It need not agree with the logits; where it does not, its edge is hard.

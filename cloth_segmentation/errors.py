@@ -1,8 +1,8 @@
-"""What can go wrong, in words for the one who can mend it."""
+"""The errors that the library raises."""
 
 
 class Error(Exception):
-    """Above all errors of this library. The message says what was expected, what was found and what to do.
+    """Base class of all errors of this library. The message says what was expected, what was found and what to do.
 
     Files that cannot be opened raise the system's ``OSError``, too little memory raises ``MemoryError``, and arguments
     that no call could take raise ``ValueError`` or ``TypeError``.
@@ -18,4 +18,4 @@ class RunError(Error, RuntimeError):
 
 
 class DeviceError(RunError):
-    """A device, or an engine for it, is not here."""
+    """A device, or the engine that it needs, is not available."""

@@ -81,7 +81,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def known_kind(begin: bytes) -> str:
-    """What a file is that was taken for another one, by its first bytes; "" if it is nothing that happens often."""
+    """Recognise a file that is often mistaken for a photo or weights, by its first bytes; "" if it is none of these."""
     if not begin:
         return "an empty file"
     if begin.startswith(b"version https://git-lfs."):

@@ -226,7 +226,7 @@ def _as_exported_elsewhere(session: onnxruntime.InferenceSession, path: Path) ->
 def metadata(
     info: WeightsInfo, palette: tuple[tuple[int, int, int], ...], source: str, *, eight_bit: bool
 ) -> dict[str, str]:
-    """What a file says about itself: texts under names, as ONNX keeps them.
+    """The metadata of an ONNX file: names and texts.
 
     Args:
         info: of the weights.

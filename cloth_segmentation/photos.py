@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 class Photo(NamedTuple):
-    """What a file holds."""
+    """A photo that was read."""
 
     picture: Image.Image  # upright 8-bit RGB
     size: Size  # the photo's own, which the picture may be smaller than
@@ -89,7 +89,7 @@ def _opened(source: Source) -> Image.Image:
 
 
 def _name(source: Source) -> str:
-    """What messages call it."""
+    """What messages call a photo."""
     return f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
 
 
@@ -155,7 +155,9 @@ def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Image.Image:
 
 
 def another_size(path: Path, wanted: Size) -> Size | None:
-    """The upright size of a photo that has ``wanted`` neither as stored nor upright, from its header; None if it has.
+    """The upright size of a photo, from its header, if it differs from ``wanted``; None if it fits.
+
+    A photo also fits if it has the wanted size as stored, before EXIF turns it.
 
     Errors are those of ``load_photo``.
     """

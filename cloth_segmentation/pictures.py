@@ -34,7 +34,7 @@ def save_picture(picture: Image.Image, path: Path, note: str = "") -> None:
 
 
 def has_note(path: Path, note: str) -> bool:
-    """Whether there is a picture with this note."""
+    """Whether a picture is there and has the note that ``save_picture`` wrote."""
     try:
         with Image.open(path) as picture:
             return picture.info.get("Comment") == note
@@ -43,11 +43,11 @@ def has_note(path: Path, note: str) -> bool:
 
 
 LAST_BYTES = {".png": b"IEND\xae\x42\x60\x82", ".jpg": b"\xff\xd9", ".json": b"\n}\n"}
-"""How files end, by the ending of their names."""
+"""The last bytes of a complete file, by the ending of its name."""
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is there to its end, as one is not that a full disk or another program has cut off."""
+    """Whether a file is complete: not cut off by a full disk or a killed program."""
     end = LAST_BYTES[path.suffix]
     try:
         with path.open("rb") as file:

@@ -45,7 +45,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def cpu_threads() -> int:
-    """Threads for the network on a CPU; 0: as many as the library that runs it finds right.
+    """Number of threads for the network on a CPU; 0 lets PyTorch or ONNX Runtime choose.
 
     Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
     """

@@ -66,11 +66,11 @@ PhotoLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np
 """
 
 PHOTO_ERRORS = (DataError, OSError, MemoryError)
-"""What a photo may meet without harm to others."""
+"""Errors that concern one photo; others can still be segmented."""
 
 
 class Seen(NamedTuple):
-    """A photo as the network sees it."""
+    """A photo, squashed to the size at which the network sees it."""
 
     source: Path | bytes | Image.Image  # where the whole photo is, its file's content, or the photo itself, RGB
     square: NDArray[np.uint8]  # (h, w, 3)
@@ -80,7 +80,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineFromElsewhere:
-    """The engine of a Segmenter that was pickled: it opens its weights in this process when it first runs."""
+    """Stands for the engine of a pickled Segmenter. It opens the weights again when it first runs."""
 
     kind: "type[Segmenter]"
     path: Path
@@ -97,7 +97,7 @@ class EngineFromElsewhere:
 
 @lru_cache(maxsize=2)
 def _open_again(engine: EngineFromElsewhere) -> Engine:
-    """What runs the weights; one for all Segmenters that are alike."""
+    """The engine for pickled weights. Segmenters with the same weights and device share one."""
     if not engine.path.is_file() or sha256(engine.path) != engine.sha256:
         raise RunError(f"{engine.path}: expected the weights that the Segmenter was made with, found others or none")
     by = "onnx" if engine.path.suffix == ".onnx" else "torch"
@@ -275,10 +275,10 @@ class Segmenter:
             done += map(self.segmentation, seen, self.logits([each.square for each in seen]))
         return done
 
-    # The steps of the above, for those who take them at different times or in several threads.
+    # The three steps of __call__, for callers that overlap them.
 
     def see(self, photo: PhotoLike) -> Seen:
-        """What the network sees of a photo.
+        """Read a photo and squash it to the size at which the network sees it.
 
         Raises:
             DataError: it cannot be read, or is no photo.
@@ -293,7 +293,7 @@ class Segmenter:
         return Seen(source, np.asarray(squash_photo(picture, self.size)), size, frames)
 
     def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """What the network sees of N photos, each (H, W, 3) -> logits (N, C, H, W).
+        """Run the network on N squashed photos, each (H, W, 3) uint8 -> logits (N, C, H, W).
 
         Raises:
             RunError: they are not finite.
@@ -330,7 +330,7 @@ class Segmenter:
         return Segmentation(labels=labels, segmenter=self, source=seen.source, logits=logits)
 
     def weights(self) -> dict[str, Any]:
-        """Which weights these are, for files that are made by them."""
+        """The weights file, its sum and its figures, as ``to_dict`` reports them."""
         return {
             "file": self.path.name,
             "sha256": self.sha256,
@@ -372,7 +372,7 @@ def _source(photo: PhotoLike) -> Path | bytes | Image.Image:
 
 
 def check_arguments(engine: str, amp: str, size: Size | str, min_area: float) -> None:
-    """Raise ValueError for what the options of a script would refuse."""
+    """Raise ValueError for values that the options of the command refuse too."""
     sized = size in ("auto", "native") if isinstance(size, str) else len(size) == 2 and min(size) >= 32
     for fits, expected, found in (
         (engine in ENGINES, f"engine: expected one of {', '.join(ENGINES)}", engine),

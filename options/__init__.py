@@ -1,8 +1,8 @@
 """What a run can be told: one frozen dataclass for each script. Needs the standard library only."""
 
+from cloth_segmentation.command.base_options import OptionError
 from cloth_segmentation.command.flags import describe, parse, save
 from cloth_segmentation.command.infer_options import InferOptions, SegmentOptions
-from cloth_segmentation.command.options import OptionError
 from options.app_options import AppOptions
 from options.evaluate_options import EvaluateOptions
 from options.export_options import ExportOptions

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from cloth_segmentation.command.base_options import OptionError, option
 from cloth_segmentation.command.infer_options import SegmentOptions
-from cloth_segmentation.command.options import OptionError, option
 
 
 @dataclass(frozen=True)

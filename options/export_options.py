@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cloth_segmentation.command.options import BaseOptions, OptionError, option
+from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cloth_segmentation.command.options import BaseOptions, OptionError, option
+from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 
 SURGERY_WEIGHTS = {
     "u2net": "prev_checkpoints/cloth_segm_unet_surgery.pth",

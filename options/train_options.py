@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from cloth_segmentation.command.options import BaseOptions, OptionError, option
+from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 from options.setup_options import SURGERY_WEIGHTS
 
 

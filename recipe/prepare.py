@@ -34,7 +34,7 @@ from data.annotations import COLUMNS, Annotations, Photo, scan  # noqa: E402
 from data.dataset import LabelledPhotos  # noqa: E402
 from data.transforms import LabelledPhoto, normalise  # noqa: E402
 from networks import U2NETP  # noqa: E402
-from utils.checkpoints import read_file, state_dict_of  # noqa: E402
+from utils.weights_files import read_file, state_dict_of  # noqa: E402
 
 CATEGORY_OF = {1: 1, 2: 6, 3: 10}
 """A category of each class, for the CSV: top, pants, dress."""

@@ -34,11 +34,11 @@ from data.dataset import LabelledPhotos, TrainingSquares  # noqa: E402
 from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader  # noqa: E402
 from data.transforms import Augmentation, normalise  # noqa: E402
 from networks.losses import DeepSupervisionLoss, lovasz_softmax  # noqa: E402
-from utils.checkpoints import Stateful, read_file, save_file  # noqa: E402
 from utils.ema import ExponentialMovingAverage  # noqa: E402
 from utils.metrics import confusion_matrix, summarise  # noqa: E402
 from utils.onnx_export import to_onnx, write  # noqa: E402
 from utils.schedule import learning_rate  # noqa: E402
+from utils.weights_files import Stateful, read_file, save_file  # noqa: E402
 
 BACKBONE = "tf_efficientnet_lite2"
 """Name in timm."""

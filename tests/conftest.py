@@ -25,7 +25,7 @@ from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.weights_info import WeightsInfo
 from data import rle
 from networks import U2NETP
-from utils.checkpoints import read_file, save_weights
+from utils.weights_files import read_file, save_weights
 
 ROOT = Path(__file__).parent.parent
 CCP = ROOT.parent / "shared" / "ccp"

@@ -42,8 +42,8 @@ from data import label_map, rle
 from data.annotations import scan
 from data.checks import check_photos
 from data.dataset import LabelledPhotos
-from utils.checkpoints import load_network, read_file, state_dict_of, transplant
 from utils.run_folder import RunFolder
+from utils.weights_files import load_network, read_file, state_dict_of, transplant
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 CLASSES = ("background", "upper body", "lower body", "full body")

@@ -24,7 +24,7 @@ from cloth_segmentation.onnx_engine import metadata
 from cloth_segmentation.weights_info import WeightsInfo
 from infer import Segmenter
 from networks import U2NETP
-from utils.checkpoints import read_file
+from utils.weights_files import read_file
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
 

@@ -19,7 +19,7 @@ from data.dataset import LabelledPhotos
 from infer import Segmenter
 from networks import U2NETP
 from options import EvaluateOptions
-from utils.checkpoints import read_file, save_weights
+from utils.weights_files import read_file, save_weights
 
 KEYS = {
     "iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos",

@@ -19,7 +19,7 @@ from cloth_segmentation.errors import RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
 from cloth_segmentation.weights_info import WeightsInfo
 from infer import Segmenter
-from utils.checkpoints import read_file, save_weights
+from utils.weights_files import read_file, save_weights
 
 SCENE = np.random.default_rng(3).integers(0, 255, (96, 64, 3)).astype(np.uint8)
 

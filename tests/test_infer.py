@@ -25,7 +25,7 @@ from cloth_segmentation.regions import absorb_small
 from cloth_segmentation.weights_info import WeightsInfo
 from infer import Segmenter
 from networks import U2NETP
-from utils.checkpoints import save_weights
+from utils.weights_files import save_weights
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 30), **settings: object) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cloth_segmentation.command.options import BaseOptions, option
+from cloth_segmentation.command.base_options import BaseOptions, option
 from options import EvaluateOptions, InferOptions, OptionError, SetupOptions, TrainOptions, describe, parse, save
 
 ALL = (TrainOptions, InferOptions, EvaluateOptions, SetupOptions)

@@ -21,7 +21,7 @@ from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation
 from options import OptionError, TrainOptions
-from utils.checkpoints import read_file
+from utils.weights_files import read_file
 
 SIZE = (48, 32)
 

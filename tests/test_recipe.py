@@ -23,7 +23,7 @@ from infer import Segmenter
 from networks import U2NETP
 from recipe.prepare import is_held_out, paste, strip_beside
 from recipe.teacher import Teacher
-from utils.checkpoints import save_weights
+from utils.weights_files import save_weights
 
 SCRIPT = ROOT / "recipe" / "train.sh"
 BACKBONE = "tf_efficientnet_lite0"

@@ -10,8 +10,8 @@ from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
 from data.categories import LABEL_SETS
 from networks import ARCHITECTURES, U2NET, U2NETP
-from utils.checkpoints import load_network, read_file, save_weights
 from utils.downloads import ORIGINAL_WEIGHTS
+from utils.weights_files import load_network, read_file, save_weights
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 REAL = ROOT.parent / "shared" / "weights" / "u2netp.pth"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Fork, TrainFlags, assert_equal, fork, start, state_of, two_ranks, wait_until
 
-from utils.checkpoints import read_file
+from utils.weights_files import read_file
 
 SETTINGS = ["--iter=3", "--save_freq=1", "--batchSize=1", "--augment_flip=0.5", "--augment_color=0.2"]
 SETTINGS += ["--keep_checkpoints=2", "--val_fraction=0.25", "--val_freq=2", "--print_freq=1"]

@@ -11,7 +11,7 @@ from cloth_segmentation.logits import label_map
 from cloth_segmentation.photos import load_photo
 from infer import Segmenter
 from networks import ARCHITECTURES, U2NETP, fold_batch_norm
-from utils.checkpoints import load_network
+from utils.weights_files import load_network
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
 

@@ -23,8 +23,8 @@ from data.transforms import Augmentation
 from infer import Segmenter
 from networks import ARCHITECTURES
 from options import TrainOptions, parse
-from utils.checkpoints import load_network, read_file
 from utils.distributed import Processes
+from utils.weights_files import load_network, read_file
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

@@ -1,4 +1,4 @@
-"""The picture of a training run: photos, truth and prediction. Apart from visuals, which does without PyTorch."""
+"""The picture of a training run: photos, truth and prediction."""
 
 from collections.abc import Sequence
 

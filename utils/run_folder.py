@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
-from utils.checkpoints import read_file, save_file, save_weights
+from utils.weights_files import read_file, save_file, save_weights
 
 try:
     import fcntl

@@ -1,4 +1,4 @@
-"""Leaving in order when a person or a scheduler says so."""
+"""A stop signal as a note that the training loop reads."""
 
 import os
 import signal

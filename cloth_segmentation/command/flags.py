@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from cloth_segmentation.command.options import BaseOptions, OptionError, expectation, option_types
+from cloth_segmentation.command.base_options import BaseOptions, OptionError, expectation, option_types
 from cloth_segmentation.command.script import program
 
 Options = TypeVar("Options")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloth_segmentation.classes import CLASSES, short_name
-from cloth_segmentation.command.options import BaseOptions, OptionError, option
+from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 from cloth_segmentation.command.outputs import OUTPUTS
 from cloth_segmentation.segmenter import ENGINES, PRECISIONS
 
@@ -80,7 +80,7 @@ class SegmentOptions(BaseOptions):
 
     @property
     def loading(self) -> dict[str, Any]:
-        """What ``Segmenter.load`` is told."""
+        """Arguments of ``Segmenter.load``."""
         return {
             "checkpoint": self.checkpoint or None,
             "device": self.device,
@@ -144,12 +144,12 @@ class InferOptions(BatchOptions):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What to write, as a tuple."""
+        """The outputs of --save, as a tuple."""
         return _words(self.save)
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """What --only names, as a tuple."""
+        """The classes of --only, as a tuple."""
         return tuple(word.removesuffix(" body") for word in _words(self.only)) if self.only else GARMENTS
 
 

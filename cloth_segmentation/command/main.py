@@ -20,8 +20,8 @@ from tqdm import tqdm
 from cloth_segmentation.classes import CLASSES, class_number
 from cloth_segmentation.command.flags import describe, parse
 from cloth_segmentation.command.infer_options import InferOptions
-from cloth_segmentation.command.outputs import CUTOUT, ENDINGS, NAMES, Job
-from cloth_segmentation.command.photo_folder import Problem, list_photos, mask_paths
+from cloth_segmentation.command.outputs import CUTOUT, ENDINGS, NAMES, Job, mask_paths
+from cloth_segmentation.command.photo_folder import Problem, list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import blame, one_line
@@ -39,7 +39,7 @@ def classes_of(opt: InferOptions) -> tuple[str, ...]:
 
 
 class Work(NamedTuple):
-    """What there is to do."""
+    """The photos to segment, and what was found beside them."""
 
     jobs: list[Job]
     done: int  # number of photos whose outputs are there already
@@ -47,10 +47,10 @@ class Work(NamedTuple):
 
 
 def list_work(opt: InferOptions) -> Work:
-    """What there is to do. Makes the output folder.
+    """List the photos to segment, and make the output folder.
 
     Raises:
-        RunError: there is nothing, photos would be overwritten, or nothing can be written.
+        RunError: there are no photos, photos would be overwritten, or nothing can be written.
     """
     source, output = Path(opt.input), Path(opt.output)
     if not os.path.lexists(source):
@@ -102,7 +102,7 @@ def is_done(job: Job, opt: InferOptions) -> bool:
 
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""What all photos meet that are written later: a disk that is full, locked, broken or gone."""
+"""Errors of a disk that is full, locked, broken or gone: every later photo would meet them too."""
 
 
 def reason(photo: Path, error: Exception) -> str:
@@ -115,13 +115,13 @@ def reason(photo: Path, error: Exception) -> str:
 
 
 def failure(problem: Problem) -> str:
-    """How a problem is told."""
+    """The line that reports a problem."""
     return f"Failed: {one_line(str(problem.photo))}: {problem.reason}"
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Tell an output that cannot be written (DataError) from a disk that nothing can be written to (RunError)."""
+    """Raise DataError if one output cannot be written, and RunError if nothing can be written to the disk."""
     try:
         yield path
     except OSError as error:
@@ -256,7 +256,7 @@ def gather_and_report(opt: InferOptions, processes: Processes, problems: list[Pr
 
 
 def photos(count: int) -> str:
-    """A number of them, in words."""
+    """A number of photos, as text: 1 photo, 2 photos."""
     return f"{count} photo" + "s" * (count != 1)
 
 

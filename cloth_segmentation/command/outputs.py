@@ -1,44 +1,104 @@
-"""What the command can write for a photo, and the names of it all."""
+"""The files that the command writes for a photo: their names, and where they go."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from cloth_segmentation.classes import CLASSES, short_name
+from cloth_segmentation.errors import DataError
 
 OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
 """What can be written for a photo."""
 
 NAMES = {"mask": "masks", "overlay": "overlays", "cutout": "cut-outs", "classes": "class masks", "json": "JSON files"}
-"""How people call ``OUTPUTS``."""
+"""The plural of each output, for messages."""
 
 ONE = {"mask": ".png", "overlay": "_overlay.jpg", "json": ".json"}
-"""Outputs of one file, and what their names have after the photo's."""
+"""Outputs that are one file, and the ending of its name."""
 
 EACH_CLASS = {"cutout": "_cutout_", "classes": "_mask_"}
-"""Outputs with a file for each class, and what stands in their names between the photo's and the class's."""
+"""Outputs that are a file for each class, and what its name has between the photo's name and the class's."""
 
 ENDINGS = (
     *(ending for name, ending in ONE.items() if name != "mask"),
     *(f"{kind}{short_name(name)}.png" for kind in EACH_CLASS.values() for name in CLASSES[1:]),
 )
-"""What the names of a photo's other files have in the place of .png."""
+"""Endings of all files of a photo but its mask, which ends in .png."""
 
 CUTOUT = "cut-out by cloth segmentation"
-"""Note in each of them, without which none is deleted."""
+"""Note that is written into each cut-out. Files without it are never deleted."""
 
 
 class Job(NamedTuple):
-    """A photo, and where its mask goes. All else lies beside the mask."""
+    """A photo and the path of its mask. The other outputs go into the mask's folder."""
 
     photo: Path
     mask: Path
 
     def path(self, output: str, name: str = "") -> Path:
-        """Where one of ``OUTPUTS`` goes; if it has a file for each class, that of the class of this name."""
+        """Path of an output; for an output with a file for each class, that of the class ``name``."""
         ending = f"{EACH_CLASS[output]}{short_name(name)}.png" if output in EACH_CLASS else ONE[output]
         return self.mask.with_name(self.mask.stem + ending)
 
     def paths(self, output: str, classes: Sequence[str]) -> list[Path]:
         """All files of an output."""
         return [self.path(output, name) for name in (classes if output in EACH_CLASS else ("",))]
+
+
+def mask_paths(files: Sequence[Path], folder: Path, output: Path, endings: tuple[str, ...] = ()) -> list[Path]:
+    """Path of the mask of each file of a folder: the same sub-folder and name, ending in .png.
+
+    Names that would meet keep the ending of the photo, as in a.jpg.png. Names meet where two photos differ in their
+    ending only (a.jpg, a.webp), where a mask would be called like a sub-folder, and where the mask of one photo
+    (a_cutout_upper.jpg) would be called like another output of a second photo (a.jpg).
+
+    Args:
+        files: the photos.
+        folder: the folder that holds them all.
+        output: the folder for the masks.
+        endings: endings of the other outputs of a photo.
+
+    Raises:
+        DataError: files without an ending would still meet.
+    """
+
+    def whole(number: int) -> Path:
+        path = files[number]
+        return output / path.relative_to(folder).with_name(path.name + ".png")
+
+    masks = [output / path.relative_to(folder).with_suffix(".png") for path in files]
+    folders = {mask.parent for mask in masks}
+    folders = folders.union(*(folder.parents for folder in folders))
+    while True:
+        # Some file systems take A.png and a.png for one.
+        count = Counter(str(path).lower() for path in chain(masks, folders))
+        several = {name for name, times in count.items() if times > 1}
+        for name, made_of in _made(count, endings):
+            several |= {name, made_of}
+        del count
+        meet = (
+            [number for number, mask in enumerate(masks) if str(mask).lower() in several and mask != whole(number)]
+            if several
+            else []
+        )
+        if not meet:
+            break
+        for number in meet:
+            masks[number] = whole(number)
+    for one, other in _made(dict.fromkeys(map(str, masks)), endings) if several else ():
+        raise DataError(
+            f"expected photos whose files have names of their own, found {Path(one).stem} and {Path(other).stem} in "
+            f"{folder}; rename one"
+        )
+    return masks
+
+
+def _made(names: Collection[str], endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Pairs of names of masks: the first is also the name of another output of the photo of the second."""
+    for name in names:
+        if name.endswith(endings):
+            made_of = next(name.removesuffix(ending) + ".png" for ending in endings if name.endswith(ending))
+            if made_of in names:
+                yield name, made_of

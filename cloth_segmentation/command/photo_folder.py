@@ -1,19 +1,14 @@
-"""Folders of photos: what is in them, and where the mask of each photo goes."""
+"""Folders of photos and what they hold."""
 
 import errno
 import os
 import stat
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from cloth_segmentation.errors import DataError
-
 
 class Problem(NamedTuple):
-    """A photo, or what might have been one, that nothing can be done for."""
+    """A file that cannot be segmented, and why."""
 
     photo: Path
     reason: str  # what was expected, what was found
@@ -59,7 +54,7 @@ _OTHERS = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "d
 
 
 def _no_file(path: Path, mode: int) -> str:
-    """Why a path, whose own mode is given, leads to no file; empty if it does."""
+    """Why a path with this mode (``lstat``) leads to no file; "" if it leads to one."""
     link = ""
     if stat.S_ISLNK(mode):
         link = "link to a "
@@ -73,54 +68,3 @@ def _no_file(path: Path, mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "expected a photo, found a link to a folder, which is not followed"
     return f"expected a photo, found a {link}{_OTHERS.get(stat.S_IFMT(mode), 'thing that is no file')}"
-
-
-def mask_paths(files: Sequence[Path], folder: Path, output: Path, endings: tuple[str, ...] = ()) -> list[Path]:
-    """Where the mask of each file of a folder goes: the same sub-folder and name, ending in .png.
-
-    Files that differ in their ending only, a.jpg and a.webp, keep it: a.jpg.png and a.webp.png. So does a file whose
-    mask would be called like a sub-folder. And so do a.jpg and a_cutout_upper.jpg, if "_cutout_upper.png" is one of the
-    ``endings`` of other files that are made of a.jpg; of these, none is called like a sub-folder either.
-
-    Raises:
-        DataError: files without an ending would still meet.
-    """
-
-    def whole(number: int) -> Path:
-        path = files[number]
-        return output / path.relative_to(folder).with_name(path.name + ".png")
-
-    masks = [output / path.relative_to(folder).with_suffix(".png") for path in files]
-    folders = {mask.parent for mask in masks}
-    folders = folders.union(*(folder.parents for folder in folders))
-    while True:
-        # Some file systems take A.png and a.png for one.
-        count = Counter(str(path).lower() for path in chain(masks, folders))
-        several = {name for name, times in count.items() if times > 1}
-        for name, made_of in _made(count, endings):
-            several |= {name, made_of}
-        del count
-        meet = (
-            [number for number, mask in enumerate(masks) if str(mask).lower() in several and mask != whole(number)]
-            if several
-            else []
-        )
-        if not meet:
-            break
-        for number in meet:
-            masks[number] = whole(number)
-    for one, other in _made(dict.fromkeys(map(str, masks)), endings) if several else ():
-        raise DataError(
-            f"expected photos whose files have names of their own, found {Path(one).stem} and {Path(other).stem} in "
-            f"{folder}; rename one"
-        )
-    return masks
-
-
-def _made(names: Collection[str], endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Names that are also those of a file made of another one, and the mask of that one."""
-    for name in names:
-        if name.endswith(endings):
-            made_of = next(name.removesuffix(ending) + ".png" for ending in endings if name.endswith(ending))
-            if made_of in names:
-                yield name, made_of

@@ -1,4 +1,4 @@
-"""How a script ends: 0 done, 1 something failed, 2 wrong usage (options see to that one)."""
+"""Exit codes and messages of scripts: 0 done, 1 something failed; flags.py sees to 2, wrong usage."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Leaving in order when a person or a scheduler says so."""
+"""The signals that ask a process to stop."""
 
 import signal
 
@@ -7,11 +7,11 @@ STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ha
 
 
 def heeded_stops() -> list[signal.Signals]:
-    """Those that this process has not been told to ignore, as nohup does with SIGHUP."""
+    """The stop signals that this process has not been told to ignore, as nohup does with SIGHUP."""
     return [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def ignore_stops() -> None:
-    """Let what is being done now, the last thing of this process, be done."""
+    """Ignore stop signals from here on, so that the last work of this process is finished."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
 from networks import ARCHITECTURES, U2NET, U2NETP
-from utils.checkpoints import (
+from utils.weights_files import (
     digest,
     load_network,
     random_state,
