@@ -89,7 +89,10 @@ class OnnxEngine:
         self.path, self.device = path, device
         self._open()
         return_free_memory()  # glibc keeps as much as the weights take
-        stated = self._session.get_modelmeta().custom_metadata_map
+        try:
+            stated = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise RunError(f"{path}: expected metadata in UTF-8, found others; the file is damaged") from error
         self.source: str | None = None
         self.eight_bit = False
         self._foreign = _as_exported_elsewhere(self._session, path) if "format" not in stated else None

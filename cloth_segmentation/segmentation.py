@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,23 @@ from cloth_segmentation.errors import DataError
 from cloth_segmentation.logits import probabilities
 from cloth_segmentation.photos import Size, load_photo
 from cloth_segmentation.pictures import mask_picture, overlay
+from cloth_segmentation.weights_info import WeightsInfo
 
-if TYPE_CHECKING:
-    from cloth_segmentation.segmenter import Segmenter
+
+class Maker(Protocol):
+    """What makes segmentations: a ``Segmenter``."""
+
+    @property
+    def path(self) -> Path:
+        """The weights file."""
+
+    @property
+    def info(self) -> WeightsInfo:
+        """The facts that it records."""
+
+    def weights(self) -> dict[str, Any]:
+        """The weights file, its sum and its figures, as ``to_dict`` reports them."""
+
 
 JSON_VERSION = 1
 """Of ``Segmentation.to_dict``; it rises when a key changes its meaning or goes."""
@@ -37,7 +51,7 @@ class Segmentation:
     classes: tuple[str, ...] = CLASSES[1:]
     """Names of the clothes classes that were asked for; pixels of others are background."""
 
-    segmenter: "Segmenter" = field(repr=False)
+    segmenter: Maker = field(repr=False)
     """What made it."""
 
     source: Path | bytes | Image.Image = field(repr=False)

@@ -110,7 +110,7 @@ CHANNELS = struct.pack("<HHI", 277, 3, 1)
 
 BAD = [
     Bad("text.txt", holding(b"not a picture"), NO_PICTURE),
-    Bad("page.jpg", holding(b"<!DOCTYPE html><html><body>404</body></html>"), NO_PICTURE),
+    Bad("page.jpg", holding(b"<!DOCTYPE html><html><body>404</body></html>"), "expected a picture, found a web page"),
     Bad(
         "apple.heic",
         holding(b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHE" + bytes(200)),

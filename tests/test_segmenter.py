@@ -92,7 +92,7 @@ def inherited(_): return ours("a.png")
 if __name__ == "__main__":
     ours = Segmenter.load("weights/cloth_segm_u2netp.pth", device="cpu", engine=engine, flip=True)
     before = ours("a.png")
-    with multiprocessing.get_context(method).Pool(2) as pool:
+    with multiprocessing.get_context(method).Pool(1) as pool:
         there = pool.map_async(work, [ours, ours]).get(60)
         if method == "fork":
             there += pool.map_async(inherited, [0]).get(60)

@@ -49,6 +49,7 @@ def unfinished(folder: Path) -> set[Path]:
     return set(folder.glob(".*.part")) | set(folder.glob("checkpoints/.*.part"))
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(train_flags: TrainFlags, tmp_path: Path) -> None:
     began = time.monotonic()
     whole = fork("train.py", *train_flags(*SETTINGS, "--name=whole"), folder=tmp_path / "printed")
