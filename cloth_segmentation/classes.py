@@ -21,4 +21,6 @@ def class_number(name: str) -> int:
     for number, known in enumerate(CLASSES):
         if name in (known, short_name(known)):
             return number
-    raise ValueError(f"expected a class ({', '.join(CLASSES)}), found {name!r}")
+    raise ValueError(
+        f"expected a class ({', '.join(CLASSES)}), found {name!r}; the first word is enough: upper, lower, full"
+    )

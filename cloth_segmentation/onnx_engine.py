@@ -82,10 +82,9 @@ class OnnxEngine:
             DeviceError: the device is not here.
         """
         if not path.is_file():
-            raise RunError(
-                f"{path}: expected a network in an ONNX file, found no file; "
-                f"python export.py --checkpoint {path.with_suffix('.pth')} makes one"
-            )
+            weights = path.with_suffix(".pth")
+            remedy = f"; in a clone, python export.py --checkpoint {weights} makes one" if weights.is_file() else ""
+            raise RunError(f"{path}: expected a network in an ONNX file, found no file of that name{remedy}")
         self.path, self.device = path, device
         self._open()
         return_free_memory()  # glibc keeps as much as the weights take
@@ -101,7 +100,7 @@ class OnnxEngine:
         elif stated.get("format") != FORMAT:
             raise RunError(
                 f"{path}: expected {FORMAT!r}, found {stated.get('format') or 'a file of another program'}; "
-                "python export.py --checkpoint WEIGHTS.pth makes one"
+                "in a clone, python export.py --checkpoint WEIGHTS.pth makes one"
             )
         else:
             self._read_own(stated)
@@ -125,8 +124,8 @@ class OnnxEngine:
             with self.path.open("rb") as file:
                 found = known_kind(file.read(512)) or "one that ONNX Runtime cannot read"
             raise RunError(
-                f"{self.path}: expected an ONNX file, found {found}; python export.py --checkpoint WEIGHTS.pth makes "
-                "one"
+                f"{self.path}: expected an ONNX file, found {found}; in a clone, python export.py --checkpoint "
+                "WEIGHTS.pth makes one"
             ) from error
         used = self._session.get_providers()[0]
         if used != self._provider:  # a library of it is missing, which ONNX Runtime passes over

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -82,6 +83,11 @@ def read_photo(source: Source, enough: Size | None, *, upright: bool = True) -> 
         if turn is None:
             return Photo(picture, own, frames)
         return Photo(picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own, frames)
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a text that should be a path is an address, such as https://example.org/a.jpg."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(path), re.IGNORECASE) is not None
 
 
 def _opened(source: Source) -> Image.Image:

@@ -60,6 +60,10 @@ class Segmentation:
     logits: NDArray[np.float32] = field(repr=False)
     """What the network gave, (4, h, w), at the size at which it saw the photo."""
 
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"<Segmentation of {width} x {height} pixels: {', '.join(self.found) or 'no clothes'}>"
+
     @property
     def size(self) -> Size:
         """(width, height) in pixels, of the photo and of everything below."""

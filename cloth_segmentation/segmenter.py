@@ -1,8 +1,8 @@
 """Photos in, label maps and all that is made of them out. The one way to segment: every script stands on it."""
 
+import io
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.errors import DataError, DeviceError, RunError
 from cloth_segmentation.files import sha256
 from cloth_segmentation.logits import label_map
-from cloth_segmentation.photos import Size, from_memory, read_photo, squash_photo
+from cloth_segmentation.photos import Size, from_memory, is_address, read_photo, squash_photo
 from cloth_segmentation.resources import out_of_memory
 from cloth_segmentation.segmentation import Segmentation
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
@@ -29,6 +29,9 @@ ENGINES = ("auto", "torch", "onnx")
 
 PRECISIONS = ("off", "bf16", "fp16")
 """Of PyTorch; off: float32."""
+
+SIDES = 32, 2**15
+"""Shortest and longest side at which the network can see a photo, pixels."""
 
 TRAINED = "trained_checkpoint"
 """Folder where weights are looked for unless a file is named."""
@@ -55,12 +58,12 @@ class Engine(Protocol):
         """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
 
 
-PhotoLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
+PhotoLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[np.uint8]
 """What can be segmented:
 
-- the path of a file; addresses (http://...) are never fetched;
+- the path of a file; addresses (https://...) are refused, never fetched;
 - the bytes of a file, or a file opened in binary mode, which is read to its end;
-- a Pillow picture, as it stands;
+- a Pillow picture, as it is: ``ImageOps.exif_transpose`` turns it as EXIF says;
 - an array (H, W, 3) in RGB, (H, W, 4) with transparency, or (H, W) in grey, uint8, 0 to 255. OpenCV's arrays are BGR:
   ``array[..., ::-1]`` turns them.
 """
@@ -142,37 +145,38 @@ class Segmenter:
         """Read weights.
 
         Args:
-            checkpoint: weights file. None: the best one in trained_checkpoint/ of the working folder, else in that of
-                the clone, else the one that comes along.
+            checkpoint: weights file; an ONNX file beside it, of the same name, may be used instead. None: the best one
+                in trained_checkpoint/ of the working folder, else in that of the clone, else the one that is included.
             device: auto (the CPU, unless PyTorch finds a GPU), cpu, cuda, cuda:N, coreml, directml, or the name of
                 another execution provider of ONNX Runtime; mps is for PyTorch.
             engine: onnx, torch, or auto. PyTorch needs the Segmenter of ``infer``, in a clone of the project: there,
                 auto is ONNX Runtime on a CPU if export.py has been run, else PyTorch.
             amp: off, bf16 or fp16: precision of PyTorch.
-            size: (width, height) at which the network sees a photo, or one number for both; "auto" for what the weights
-                file says, or "native" for the photo's own.
+            size: (width, height) at which the network sees a photo, or one number for both; multiples of 32, unless
+                PyTorch runs the network. "auto" is what the weights file says, "native" (PyTorch) the photo's own.
             flip: average the logits with those of the mirrored photo.
             min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
 
         Raises:
             RunError: there are no such weights.
             DeviceError: there is no such device, or no engine for it.
-            ValueError: an argument is none of these.
+            ValueError: an argument has none of these values.
         """
-        if isinstance(size, int):
-            size = size, size
-        check_arguments(engine, amp, size, min_area)
-        fits = isinstance(size, str) or not (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES)
-        if engine == "auto" and (amp != "off" or size == "native" or not fits):
+        check_arguments(device, engine, amp, flip, min_area)
+        size = checked_size(size)
+        if engine == "auto" and needs_pytorch("auto", amp, size):
             engine = "torch"  # which takes any size and knows other precisions
         if engine == "torch" and not cls.has_pytorch:
             raise DeviceError(
-                "expected PyTorch, which engine torch, amp, size native and sizes that are no multiples of "
-                f"{ONNX_SIDES} need, found the library alone; a clone of the project has it: python infer.py, or "
-                "from infer import Segmenter"
+                f"expected PyTorch for {needs_pytorch(engine, amp, size)}, found the library alone; a clone of the "
+                "project has PyTorch as an engine: python infer.py, or from infer import Segmenter"
             )
         opening = device, engine, amp
-        path, runner = cls.best(*opening) if checkpoint is None else cls.open(Path(checkpoint), *opening)
+        if checkpoint is None:
+            path, runner = cls.best(*opening)
+        else:
+            check_named(checkpoint)
+            path, runner = cls.open(Path(checkpoint), *opening)
         seen = {"auto": runner.info.size, "native": None}[size] if isinstance(size, str) else size
         return cls(
             engine=runner,
@@ -189,6 +193,10 @@ class Segmenter:
     def open(cls, path: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
         """The file to use for a weights file, and what runs it. Arguments and errors are those of ``load``."""
         exported = path.with_suffix(".onnx")
+        if path != exported and not path.exists() and not exported.exists():
+            raise RunError(f"{path}: expected a weights file, found none of that name")
+        if path.is_dir():
+            raise RunError(f"{path}: expected a weights file, found a folder")
         if path != exported and path.is_file() and not exported.is_file():
             raise RunError(
                 f"{path}: expected an ONNX file, found weights of another format; in a clone of the project, "
@@ -254,20 +262,23 @@ class Segmenter:
         """Segment a photo, or a list of them.
 
         Args:
-            photos: one or several.
+            photos: one photo, or a list of them. A photo is the path of a file, its bytes, a file opened in binary
+                mode, a Pillow picture, or an array: (H, W, 3) in RGB, (H, W, 4) in RGBA or (H, W) in grey, uint8. EXIF
+                turns photos from files; pictures and arrays are taken as they are.
             batch_size: photos that go through the network at once.
 
         Raises:
             DataError: a photo cannot be read, or is no photo.
             OSError: a file cannot be opened.
             RunError: the weights give no finite logits.
-            MemoryError: there is too little.
-            TypeError: there is something else than photos.
+            MemoryError: the memory is too small for the photo, or for the size at which the network sees it.
+            TypeError: something is no photo.
+            ValueError: batch_size is no whole number of at least 1.
         """
-        if not isinstance(photos, Sequence) or isinstance(photos, str | bytes):
-            return self([photos])[0]
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
+        if not isinstance(photos, Sequence) or isinstance(photos, str | bytes | bytearray | memoryview):
+            return self([photos], batch_size=batch_size)[0]
         together = batch_size if self.size else 1  # at their own sizes, photos cannot share a batch
         done: list[Segmentation] = []
         for start in range(0, len(photos), together):
@@ -356,32 +367,74 @@ class Segmenter:
 def _source(photo: PhotoLike) -> Path | bytes | Image.Image:
     """Where a photo is, its file's content, or the photo itself, RGB. Errors are those of ``Segmenter.__call__``."""
     if isinstance(photo, str | os.PathLike):
-        if re.match(r"https?:/", os.fspath(photo)):
+        if is_address(photo):
             raise DataError(f"{photo}: expected a file, found an address, which is never fetched; download it first")
+        if not os.fspath(photo):
+            raise DataError("expected the path of a photo, found an empty text")
         return Path(photo)
     if isinstance(photo, Image.Image | np.ndarray):
         return from_memory(photo)
-    content = photo.read() if hasattr(photo, "read") else photo
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return bytes(photo)
+    is_text = isinstance(photo, io.TextIOBase)
+    content = photo.read() if hasattr(photo, "read") and not is_text else None
+    if content == b"":
+        raise DataError(f"{photo!r}: expected a file to read from, found its end; photo.seek(0) goes to its beginning")
     if isinstance(content, bytes):
         return content
-    found = f"{photo!r}, which is not opened in binary mode" if content is not photo else repr(photo)
     raise TypeError(
         "expected a photo (path, Pillow picture or array), the bytes of its file, a file opened in binary mode, or a "
-        f"list of photos, found {found}"
+        f"list of photos, found {photo!r}" + (", which is opened as text" if is_text else "")
     )
 
 
-def check_arguments(engine: str, amp: str, size: Size | str, min_area: float) -> None:
+def check_arguments(device: str, engine: str, amp: str, flip: bool, min_area: float) -> None:
     """Raise ValueError for values that the options of the command refuse too."""
-    sized = size in ("auto", "native") if isinstance(size, str) else len(size) == 2 and min(size) >= 32
+    number = isinstance(min_area, int | float) and not isinstance(min_area, bool)
     for fits, expected, found in (
+        (isinstance(device, str), "device: expected a text such as auto, cpu or cuda", device),
         (engine in ENGINES, f"engine: expected one of {', '.join(ENGINES)}", engine),
         (amp in PRECISIONS, f"amp: expected one of {', '.join(PRECISIONS)}", amp),
-        (sized, "size: expected auto, native, or a width and height of at least 32 pixels", size),
-        (0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
+        (isinstance(flip, bool), "flip: expected True or False", flip),
+        (number and 0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
     ):
         if not fits:
             raise ValueError(f"{expected}, found {found!r}")
+
+
+def checked_size(size: int | Size | str) -> Size | str:
+    """A size as ``load`` takes it -> (width, height), "auto" or "native". Raises ValueError for anything else."""
+    if isinstance(size, str) and size in ("auto", "native"):
+        return size
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or not all(type(side) is int and SIDES[0] <= side <= SIDES[1] for side in sides):
+        raise ValueError(
+            f"size: expected auto, native, or one or two whole numbers of {SIDES[0]} to {SIDES[1]} pixels, found "
+            f"{size!r}"
+        )
+    return sides
+
+
+def needs_pytorch(engine: str, amp: str, size: Size | str) -> str:
+    """What of these only PyTorch can do, in words; "" if ONNX Runtime will do."""
+    if engine == "torch":
+        return "engine torch" if not (others := needs_pytorch("auto", amp, size)) else others
+    if amp != "off":
+        return f"amp {amp}"
+    if size == "native":
+        return "size native"
+    if isinstance(size, tuple) and (size[0] % ONNX_SIDES or size[1] % ONNX_SIDES):
+        nearest = " x ".join(str(max(1, round(side / ONNX_SIDES)) * ONNX_SIDES) for side in size)
+        return f"a size of {size[0]} x {size[1]} (for multiples of {ONNX_SIDES}, such as {nearest}, none is needed)"
+    return ""
+
+
+def check_named(checkpoint: str | os.PathLike[str]) -> None:
+    """Raise RunError or ValueError if this cannot name a file."""
+    if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
+        raise ValueError(f"checkpoint: expected the path of a weights file, found {checkpoint!r}")
+    if is_address(checkpoint):
+        raise RunError(f"{checkpoint}: expected a weights file, found an address; download it first")
 
 
 def open_onnx(exported: Path, weights: Path, device: str) -> Engine:

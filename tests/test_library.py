@@ -113,10 +113,24 @@ def test_the_command_comes_along(installed: Path, hostile: Path, command: list[s
     name = " ".join(command)
     assert done.stderr == f"{name}: --sav: unknown option; did you mean --save?\nSee {name} --help.\n"
 
+    for arguments, message in (
+        (["", "masks"], "--input: expected a path, found an empty text"),
+        (["a", "b", "c"], "'c': expected input and output as words of their own, and no more"),
+        (["photos", "--input=b"], "--input: expected once, found 'b' and 'photos'"),
+    ):
+        done = run(installed / program, *words, *arguments, cwd=hostile)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{name}: {message}")
+    done = run(installed / program, *words, "https://example.org/a.jpg", cwd=hostile)
+    assert done.returncode == 1
+    assert "--input https://example.org/a.jpg: expected photos on this machine, found an address" in done.stderr
+    done = run(installed / program, *words, "--version", cwd=hostile)
+    assert done.stdout == f"{name} {cloth_segmentation.__version__}\n"
+
     done = run(installed / program, *words, "photos/", "masks/", "--engine=torch", cwd=hostile)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{name}: expected PyTorch, ")
-    assert "a clone of the project has it" in done.stderr
+    assert done.stderr.startswith(f"{name}: expected PyTorch for engine torch, ")
+    assert "a clone of the project has PyTorch" in done.stderr
 
 
 def test_without_weights_all_places_are_named(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from conftest import ROOT, run
 from PIL import Image
 from pycocotools import mask as coco
 
+import cloth_segmentation
 import infer
 from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.cutouts import reach
-from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.errors import DataError, DeviceError, RunError
 from cloth_segmentation.files import sha256
 from infer import Segmentation, Segmenter
 
@@ -69,14 +70,25 @@ def test_a_photo_may_be_the_content_of_a_file_or_an_open_file(segment: Segmenter
     with pytest.raises(DataError, match=r"5 bytes: expected a picture, found a file in no format"):
         segment(b"photo")
     with pytest.raises(DataError, match=r"0 bytes: expected a picture, found an empty file"):
+        segment(b"")
+    with pytest.raises(DataError, match=r"expected a file to read from, found its end; photo.seek\(0\)"):
         segment(io.BytesIO())
+    for same in (bytearray(content), memoryview(content)):
+        np.testing.assert_array_equal(segment(same).labels, expected.labels)
+    with (
+        (tmp_path / "a.jpg").open(encoding="latin-1") as text,
+        pytest.raises(TypeError, match="which is opened as text"),
+    ):
+        segment(text)
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1/a.jpg", "https://example.org/a.jpg"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1/a.jpg", "HTTPS://example.org/a.jpg", "file:///a.jpg"])
 def test_addresses_are_never_fetched(segment: Segmenter, address: str) -> None:
     for photo in (address, Path(address)):
         with pytest.raises(DataError, match=r"expected a file, found an address, which is never fetched"):
             segment(photo)
+        with pytest.raises(RunError, match=r"expected a weights file, found an address"):
+            Segmenter.load(photo)
 
 
 PROGRAM = """
@@ -155,9 +167,17 @@ def test_what_is_no_photo_is_refused_in_words(segment: Segmenter, photo: object)
         segment(photo)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"size": "384"}, {"size": 16}, {"size": (64,)}, {"min_area": 3}, {"engine": "tf"}, {"amp": "fp8"}]
-)
+WRONG = [
+    *({"size": size} for size in ("384", 16, (64,), 384.0, None, ("64", "64"), (64.0, 64.0), 10**6, True)),
+    *({"min_area": share} for share in (3, -1, "0.1", None)),
+    *({"device": device} for device in (None, 0)),
+    {"engine": "tf"},
+    {"amp": "fp8"},
+    {"flip": "no"},
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=str)
 def test_arguments_that_options_would_refuse_are_refused(arguments: dict[str, object]) -> None:
     [name] = arguments
     with pytest.raises(ValueError, match=f"{name}: expected .*, found "):
@@ -168,8 +188,46 @@ def test_arguments_that_options_would_refuse_are_refused(arguments: dict[str, ob
 
 def test_one_number_is_the_size_of_both_sides(segment: Segmenter) -> None:
     assert Segmenter.load(BUNDLED, device="cpu", size=64).size == (64, 64)
-    with pytest.raises(ValueError, match="batch_size: expected at least 1, found 0"):
-        segment([ASTRONAUT], batch_size=0)
+    assert Segmenter.load(BUNDLED, device="cpu", size=[64, 96]).size == (64, 96)
+    for wrong in (0, "2", 1.5, None):
+        for photos in ([ASTRONAUT], ASTRONAUT):
+            with pytest.raises(ValueError, match="batch_size: expected a whole number of at least 1, found "):
+                segment(photos, batch_size=wrong)
+
+
+def test_what_names_no_file_is_refused_in_words(segment: Segmenter, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected the path of a photo, found an empty text"):
+        segment("")
+    for wrong in ("", 1, b"x"):
+        with pytest.raises(ValueError, match="checkpoint: expected the path of a weights file, found "):
+            Segmenter.load(wrong)
+    library = cloth_segmentation.Segmenter
+    for name in ("no.pth", "no.onnx"):
+        with pytest.raises(RunError, match=rf"{name}: expected .*, found .*of that name$"):
+            library.load(tmp_path / name)
+    with pytest.raises(RunError, match="expected a weights file, found a folder"):
+        library.load(tmp_path)
+    shutil.copy(BUNDLED, tmp_path / "w.pth")
+    with pytest.raises(RunError, match=r"w.pth: expected an ONNX file, found weights of another format; in a clone"):
+        library.load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"engine": "torch"}, "engine torch"),
+        ({"amp": "bf16"}, "amp bf16"),
+        ({"size": "native"}, "size native"),
+        ({"size": (300, 64)}, r"a size of 300 x 64 \(for multiples of 32, such as 288 x 64, none is needed\)"),
+    ],
+)
+def test_the_library_says_what_only_pytorch_can_do(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(DeviceError, match=f"expected PyTorch for {words}, found the library alone"):
+        cloth_segmentation.Segmenter.load(**arguments)
+
+
+def test_it_shows_itself_in_one_line(astronaut: Segmentation) -> None:
+    assert repr(astronaut) == f"<Segmentation of 512 x 512 pixels: {', '.join(astronaut.found)}>"
 
 
 def test_photos_of_all_sizes_go_through_one_by_one_at_their_own(weights: Path) -> None:

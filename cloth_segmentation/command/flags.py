@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import cloth_segmentation
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, expectation, option_types
 from cloth_segmentation.command.script import program
 
@@ -38,6 +39,8 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
     )
+    if words:
+        parser.add_argument("--version", action="version", version=f"%(prog)s {cloth_segmentation.__version__}")
     types = option_types(cls)
     for item in fields(cls):  # type: ignore[arg-type]
         kind, _ = types[item.name]
@@ -63,6 +66,9 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
             parser.error(f"--{name}: expected once, found {getattr(values, name)!r} and {word!r}")
         setattr(values, name, word)
     unknown = [word for word in unknown if word not in given[: len(words)]]
+    if unknown and words and not unknown[0].startswith("-"):
+        expected = " and ".join(words)
+        parser.error(f"{unknown[0]!r}: expected {expected} as words of their own, and no more, found another word")
     if unknown:
         parser.error(_unknown(unknown[0], [item.name for item in fields(cls)]))  # type: ignore[arg-type]
     try:
@@ -106,7 +112,7 @@ def _unknown(argument: str, names: list[str]) -> str:
     name = argument.lstrip("-").split("=")[0]
     close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1)
     hint = next((f"; did you mean --{known}?" for known in names if [known.lower()] == close), "")
-    return f"--{name}: unknown option{hint}"
+    return f"{argument.split('=')[0]}: unknown option{hint}"
 
 
 def _shown(value: Any) -> str:

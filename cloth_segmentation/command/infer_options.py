@@ -7,7 +7,7 @@ from typing import Any
 from cloth_segmentation.classes import CLASSES, short_name
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 from cloth_segmentation.command.outputs import OUTPUTS
-from cloth_segmentation.segmenter import ENGINES, PRECISIONS
+from cloth_segmentation.segmenter import ENGINES, PRECISIONS, SIDES
 
 GARMENTS = tuple(short_name(name) for name in CLASSES[1:])
 """What people call the classes of clothes."""
@@ -37,7 +37,9 @@ class SegmentOptions(BaseOptions):
         choices=PRECISIONS,
     )
     size: str = option(
-        "auto", "size at which the network sees a photo: auto (what the weights file says), N, WxH, or native"
+        "auto",
+        "size at which the network sees a photo: auto (what the weights file says), N or WxH (multiples of 32, unless "
+        "PyTorch runs it), or native (the photo's own; PyTorch)",
     )
     flip: bool = option(False, "average with the mirrored photo: a little better, twice the time")
     min_area: float = option(
@@ -52,8 +54,11 @@ class SegmentOptions(BaseOptions):
                 f"provider of ONNX Runtime, found {self.device!r}"
             )
         size = re.fullmatch(r"auto|native|([1-9]\d*)(?:x([1-9]\d*))?", self.size)
-        if not size or min(int(side) for side in size.groups("32")) < 32:
-            raise OptionError(f"--size: expected auto, native, N or WxH of at least 32 pixels, found {self.size!r}")
+        if not size or not all(SIDES[0] <= int(side) <= SIDES[1] for side in size.groups("32")):
+            raise OptionError(
+                f"--size: expected auto, native, N or WxH of at least {SIDES[0]} and at most {SIDES[1]} pixels, found "
+                f"{self.size!r}"
+            )
 
         named = self.checkpoint.endswith(".onnx")
         sides = () if isinstance(self.network_size, str) else self.network_size
@@ -108,11 +113,11 @@ class BatchOptions(SegmentOptions):
 
 @dataclass(frozen=True)
 class InferOptions(BatchOptions):
-    """Draw a coloured clothes mask for every photo of a folder."""
+    """Find the clothes in every photo of a folder: masks, overlays, cut-outs, numbers."""
 
     input: str = option("input_images", "a folder of photos, sub-folders included, or one photo", word=True)
     output: str = option(
-        "output_images", "folder for the masks, which keep the names and sub-folders of the photos", word=True
+        "output_images", "folder for what is written; it keeps the names and sub-folders of the photos", word=True
     )
     workers: int = option(2, "threads that read photos, and as many that write masks, beside the network", least=1)
     save: str = option(
@@ -130,6 +135,9 @@ class InferOptions(BatchOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("input", "output"):
+            if not getattr(self, name):
+                raise OptionError(f"--{name}: expected a path, found an empty text")
         if not set(self.outputs) <= set(OUTPUTS):
             raise OptionError(f"--save: expected some of {','.join(OUTPUTS)}, with commas, found {self.save!r}")
         if self.only and not set(self.kept) <= set(GARMENTS):

@@ -28,6 +28,7 @@ from cloth_segmentation.command.script import blame, one_line
 from cloth_segmentation.command.signals import ignore_stops
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path, check_folder, check_output
+from cloth_segmentation.photos import is_address
 from cloth_segmentation.pictures import has_note, is_whole, save_picture
 from cloth_segmentation.segmentation import Segmentation
 from cloth_segmentation.segmenter import PHOTO_ERRORS, Seen, Segmenter
@@ -53,6 +54,8 @@ def list_work(opt: InferOptions) -> Work:
         RunError: there are no photos, photos would be overwritten, or nothing can be written.
     """
     source, output = Path(opt.input), Path(opt.output)
+    if is_address(opt.input):
+        raise RunError(f"--input {opt.input}: expected photos on this machine, found an address; download them first")
     if not os.path.lexists(source):
         raise RunError(f"--input {source}: expected a folder of photos or one photo, found nothing of that name")
     folder = source if source.is_dir() else source.parent
