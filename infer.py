@@ -20,9 +20,11 @@ from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.command.main import main as segment_folder
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import run_script
+from cloth_segmentation.files import sha256
 from cloth_segmentation.resources import cpu_threads
-from cloth_segmentation.segmenter import Engine, log, open_onnx
+from cloth_segmentation.segmenter import Engine, log, onnx_path, open_onnx
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
+from utils.devices import check_precision, is_forked, knows, on_cpu, pick_device
 
 # PyTorch takes seconds and half a gigabyte to import, and ONNX Runtime does without it. So what needs PyTorch is
 # imported where it is needed.
@@ -43,9 +45,7 @@ class Segmenter(cloth_segmentation.Segmenter):
 
         Arguments and errors are those of ``load``.
         """
-        from utils.devices import knows, on_cpu  # which import no PyTorch
-
-        exported = path.with_suffix(".onnx")
+        exported = onnx_path(path)
         if engine == "torch" and path == exported:
             raise RunError(
                 f"{path}: expected weights for PyTorch (.pth), found an ONNX file; it runs on the CPU and on other "
@@ -69,17 +69,17 @@ def open_torch(path: Path, device: str, amp: str) -> Engine:
     import torch
 
     from networks import fold_batch_norm
-    from utils.devices import check_precision, pick_device
-    from utils.torch_engine import TorchEngine, is_forked, see_to_fork
+    from utils.torch_engine import TorchEngine, see_to_fork
 
     see_to_fork()
-    where = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    where = pick_device(device, int(os.environ.get("LOCAL_RANK") or 0))
     check_precision(amp, where.type)
     if where.type == "cpu" and cpu_threads() and not is_forked():
         torch.set_num_threads(cpu_threads())
+    digest = sha256(path) if path.is_file() else None  # before it is read: training may put others in its place
     network, info = load(path)
     fold_batch_norm(network)
-    return TorchEngine(network, info, where, amp)
+    return TorchEngine(network, info, where, amp, digest)
 
 
 def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
@@ -95,7 +95,7 @@ def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
 
 def join(device: str) -> Processes:
     """The processes that share the folder: this one, or all that a launcher started."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         return OneProcess()
     from utils import distributed
 

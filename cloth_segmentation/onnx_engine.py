@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.errors import DeviceError, RunError
-from cloth_segmentation.files import known_kind
+from cloth_segmentation.files import known_kind, sha256
 from cloth_segmentation.resources import cpu_threads, return_free_memory, return_large_blocks
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
 
@@ -41,7 +43,9 @@ def find_provider(device: str) -> tuple[str, dict[str, str]]:
     Raises:
         DeviceError: this ONNX Runtime does not have it.
     """
-    name, _, number = device.partition(":")
+    name, colon, number = device.partition(":")
+    if colon and not (name in ("cuda", "directml") and number.isdecimal()):
+        name = device  # no device that is known
     available = onnxruntime.get_available_providers()
     provider = PROVIDERS.get("cpu" if name == "auto" else name, name)
     if provider in available:
@@ -56,6 +60,26 @@ def find_provider(device: str) -> tuple[str, dict[str, str]]:
         f"device {device}: expected an ONNX Runtime that has {provider}, found one that has {', '.join(available)}; "
         f"install {package.get(provider, 'one')} instead of onnxruntime, or take device cpu"
     )
+
+
+_engines: "WeakSet[OnnxEngine]" = WeakSet()
+_opening = Lock()
+
+
+def _leave_sessions_alone() -> None:
+    """In a forked process: let go of all sessions, without their end, which would wait for threads that are not here.
+
+    An engine opens its file again when it first runs here.
+    """
+    global _opening
+    _opening = Lock()
+    for engine in _engines:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._session))
+        engine._session = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_sessions_alone)
 
 
 class OnnxEngine:
@@ -84,9 +108,11 @@ class OnnxEngine:
         if not path.is_file():
             weights = path.with_suffix(".pth")
             remedy = f"; in a clone, python export.py --checkpoint {weights} makes one" if weights.is_file() else ""
-            raise RunError(f"{path}: expected a network in an ONNX file, found no file of that name{remedy}")
-        self.path, self.device = path, device
-        self._open()
+            raise RunError(f"{path}: expected a network in an ONNX file, found no file{remedy}")
+        self.path, self.device = path.absolute(), device
+        self.sha256 = sha256(path)
+        self._session = self._open()
+        _engines.add(self)
         return_free_memory()  # glibc keeps as much as the weights take
         try:
             stated = self._session.get_modelmeta().custom_metadata_map
@@ -97,6 +123,7 @@ class OnnxEngine:
         self._foreign = _as_exported_elsewhere(self._session, path) if "format" not in stated else None
         if self._foreign:
             self.info = self._foreign
+            self._fixed = all(isinstance(side, int) for side in self._session.get_inputs()[0].shape[2:])
         elif stated.get("format") != FORMAT:
             raise RunError(
                 f"{path}: expected {FORMAT!r}, found {stated.get('format') or 'a file of another program'}; "
@@ -107,7 +134,7 @@ class OnnxEngine:
         where = "the CPU" if self._provider == PROVIDERS["cpu"] else device
         self.name = f"ONNX Runtime on {where}" + (", in 8 bits" if self.eight_bit else "")
 
-    def _open(self) -> None:
+    def _open(self) -> onnxruntime.InferenceSession:
         """Open the file in this process. Raises RunError."""
         self._provider, extra = find_provider(self.device)
         settings = onnxruntime.SessionOptions()
@@ -117,23 +144,39 @@ class OnnxEngine:
         settings.intra_op_num_threads = cpu_threads()
         return_large_blocks()
         try:
-            self._session = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 self.path, settings, providers=[(self._provider, extra)], enable_fallback=0
             )
         except Exception as error:  # its errors have no common class
             with self.path.open("rb") as file:
-                found = known_kind(file.read(512)) or "one that ONNX Runtime cannot read"
+                known = known_kind(file.read(512))
+            reason = str(error).strip().split("\n")[0][:200]
+            if not known and self._provider != PROVIDERS["cpu"]:
+                raise DeviceError(
+                    f"device {self.device}: expected {self._provider} to run {self.path.name}, found that it cannot "
+                    f"({reason}); take device cpu"
+                ) from error
             raise RunError(
-                f"{self.path}: expected an ONNX file, found {found}; in a clone, python export.py --checkpoint "
-                "WEIGHTS.pth makes one"
+                f"{self.path}: expected an ONNX file, found "
+                f"{known or f'one that ONNX Runtime cannot read ({reason})'}; "
+                "in a clone, python export.py --checkpoint WEIGHTS.pth makes one"
             ) from error
-        used = self._session.get_providers()[0]
+        used = session.get_providers()[0]
         if used != self._provider:  # a library of it is missing, which ONNX Runtime passes over
             raise DeviceError(
                 f"device {self.device}: expected {self._provider} to start, found {used} in its place; see to its "
                 "driver and libraries, or take device cpu"
             )
-        self._process = os.getpid()
+        return session
+
+    def _open_again(self) -> onnxruntime.InferenceSession:
+        """Open the file in a forked process, if it is still the same. Raises RunError."""
+        with _opening:
+            if self._session is None:
+                if not self.path.is_file() or sha256(self.path) != self.sha256:
+                    raise RunError(f"{self.path}: expected the weights that were loaded before, found others or none")
+                self._session = self._open()
+        return self._session
 
     def _read_own(self, stated: Mapping[str, str]) -> None:
         """Take in what a file that export.py wrote says about itself. Raises RunError."""
@@ -155,11 +198,9 @@ class OnnxEngine:
             RunError: the sides are no multiples of 32, or not those that the file asks for, or the network fails.
             MemoryError: there is too little.
         """
-        if os.getpid() != self._process:  # forked: the threads of a session did not come along
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # its end would wait for them
-            self._open()
+        session = self._session or self._open_again()
         try:
-            return self._run_foreign(photos) if self._foreign else self._run_own(photos)
+            return self._run_foreign(session, photos) if self._foreign else self._run_own(session, photos)
         except RunError:
             raise
         except Exception as error:
@@ -169,30 +210,30 @@ class OnnxEngine:
                 f"{self.path}: expected a network as export.py writes it, found one that fails ({error})"
             ) from error
 
-    def _run_own(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run_own(self, session: onnxruntime.InferenceSession, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = photos.shape[1:3]
         if height % ONNX_SIDES or width % ONNX_SIDES:
             raise RunError(
                 f"{self.path}: expected photos whose sides are multiples of {ONNX_SIDES} pixels, found {width} x "
                 f"{height}; give another --size, or take --engine torch"
             )
-        logits: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: photos})[0]
+        logits: NDArray[np.float32] = session.run([OUTPUT], {INPUT: photos})[0]
         return logits
 
-    def _run_foreign(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run_foreign(self, session: onnxruntime.InferenceSession, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One photo at a time, which is all that these files take."""
         height, width = photos.shape[1:3]
-        if (width, height) != self.info.size:
+        if self._fixed and (width, height) != self.info.size:
             raise RunError(
                 f"{self.path}: expected photos of {self.info.size[0]} x {self.info.size[1]} pixels, the only size that "
                 f"this network takes, found {width} x {height}; leave out --size"
             )
-        (name, _), (fused, _) = _ends(self._session)[:2]
+        (name, _), (fused, _) = _ends(session)[:2]
         results = []
         for photo in photos:
             square = (photo.astype(np.float32) / 255 - self.info.mean) / self.info.std
             square = np.ascontiguousarray(square.transpose(2, 0, 1)[None], dtype=np.float32)
-            results.append(self._session.run([fused], {name: square})[0])
+            results.append(session.run([fused], {name: square})[0])
         logits: NDArray[np.float32] = np.concatenate(results)
         return logits
 
@@ -211,17 +252,25 @@ def _as_exported_elsewhere(session: onnxruntime.InferenceSession, path: Path) ->
     Raises:
         RunError: it tells another number of classes apart.
     """
-    ends = (*session.get_inputs(), *session.get_outputs())
+    ends = [*session.get_inputs(), *session.get_outputs()]
     shapes = [list(end.shape) for end in ends]
     if len(ends) != 8 or any(end.type != "tensor(float)" or len(end.shape) != 4 for end in ends):
         return None
-    _, channels, height, width = shapes[0]
-    if channels != 3 or not isinstance(height, int) or not isinstance(width, int) or shapes[1:] != [shapes[1]] * 7:
+    batch, channels, *sides = shapes[0]
+    classes = {shape[1] for shape in shapes[1:]}
+    # Names stand for dimensions that may vary.
+    same_sides = all(
+        isinstance(own, str) or isinstance(side, str) or own == side
+        for shape in shapes[1:]
+        for own, side in zip(shape[2:], sides, strict=True)
+    )
+    if channels != 3 or len(classes) != 1 or not same_sides or (isinstance(batch, int) and batch != 1):
         return None
-    if shapes[1][1] != len(CLASSES):
+    if classes != {len(CLASSES)}:
         raise RunError(
-            f"{path}: expected a U2NET for {len(CLASSES)} classes ({', '.join(CLASSES)}), found one for {shapes[1][1]}"
+            f"{path}: expected a U2NET for {len(CLASSES)} classes ({', '.join(CLASSES)}), found one for {classes.pop()}"
         )
+    height, width = (side if isinstance(side, int) else 768 for side in sides)  # that of the original
     return WeightsInfo("u2net", CLASSES, (width, height))
 
 

@@ -156,7 +156,7 @@ def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Image.Image:
         raise DataError(f"expected a photo, found a picture of {photo.width} x {photo.height} pixels")
     try:
         return to_rgb(photo)
-    except ValueError as error:
+    except (ValueError, OSError, SyntaxError) as error:  # the last two of a file that Pillow has not read to its end
         raise DataError(f"expected a photo, found a picture that is none ({error})") from error
 
 

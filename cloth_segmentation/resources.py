@@ -49,7 +49,7 @@ def cpu_threads() -> int:
 
     Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     if processes > 1:
         return max(1, (os.cpu_count() or 1) // processes)
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -60,6 +60,9 @@ class Segmentation:
     logits: NDArray[np.float32] = field(repr=False)
     """What the network gave, (4, h, w), at the size at which it saw the photo."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "photo"}  # which can be read again
+
     def __repr__(self) -> str:
         width, height = self.size
         return f"<Segmentation of {width} x {height} pixels: {', '.join(self.found) or 'no clothes'}>"

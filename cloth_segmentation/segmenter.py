@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.errors import DataError, DeviceError, RunError
-from cloth_segmentation.files import sha256
+from cloth_segmentation.files import known_kind, sha256
 from cloth_segmentation.logits import label_map
 from cloth_segmentation.photos import Size, from_memory, is_address, read_photo, squash_photo
 from cloth_segmentation.resources import out_of_memory
@@ -52,7 +53,11 @@ class Engine(Protocol):
 
     @property
     def info(self) -> WeightsInfo:
-        """What its weights say about themselves."""
+        """The facts that its weights file records."""
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the weights file when it was read; None: it came from no file."""
 
     def __call__(self, photos: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """RGB photos (N, H, W, 3) -> logits (N, C, H, W)."""
@@ -95,15 +100,30 @@ class EngineFromElsewhere:
 
     def __call__(self, photos: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """RGB photos (N, H, W, 3) -> logits (N, C, H, W). Raises RunError."""
-        return _open_again(self)(photos)
+        with _opening:  # one thread opens, the others wait
+            engine = _open_again(self)
+        return engine(photos)
 
 
-@lru_cache(maxsize=2)
+_opening = Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked process, whose other threads, one of which may hold the lock, did not come along."""
+    global _opening
+    _opening = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@lru_cache(maxsize=8)
 def _open_again(engine: EngineFromElsewhere) -> Engine:
     """The engine for pickled weights. Segmenters with the same weights and device share one."""
     if not engine.path.is_file() or sha256(engine.path) != engine.sha256:
         raise RunError(f"{engine.path}: expected the weights that the Segmenter was made with, found others or none")
-    by = "onnx" if engine.path.suffix == ".onnx" else "torch"
+    by = "onnx" if engine.path.suffix.lower() == ".onnx" else "torch"
     return engine.kind.open(engine.path, engine.device, by, engine.amp)[1]
 
 
@@ -126,7 +146,7 @@ class Segmenter:
     size: Size | None  # (width, height) at which the network sees photos; None: their own
     device: str = "cpu"
     amp: str = "off"
-    sha256: str | None = None  # of the weights file; None: not known, and it cannot be pickled
+    opened: Path | None = None  # the path as it was opened, absolute; None: it was not, and cannot be pickled
     flip: bool = False  # average with the mirrored photo
     min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
 
@@ -181,7 +201,7 @@ class Segmenter:
         return cls(
             engine=runner,
             path=path,
-            sha256=sha256(path),  # now, since training may put other weights in its place
+            opened=path.absolute(),
             size=seen,
             device=device,
             amp=amp,
@@ -192,15 +212,19 @@ class Segmenter:
     @classmethod
     def open(cls, path: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
         """The file to use for a weights file, and what runs it. Arguments and errors are those of ``load``."""
-        exported = path.with_suffix(".onnx")
+        exported = onnx_path(path)
         if path != exported and not path.exists() and not exported.exists():
             raise RunError(f"{path}: expected a weights file, found none of that name")
-        if path.is_dir():
-            raise RunError(f"{path}: expected a weights file, found a folder")
         if path != exported and path.is_file() and not exported.is_file():
+            with path.open("rb") as file:
+                found = known_kind(file.read(512))
             raise RunError(
-                f"{path}: expected an ONNX file, found weights of another format; in a clone of the project, "
-                f"python export.py --checkpoint {path} makes one, and infer.py runs them as they are"
+                f"{path}: expected an ONNX file, found "
+                + (
+                    found
+                    or f"weights of another format; in a clone of the project, python export.py --checkpoint {path} "
+                    "makes one, and infer.py runs them as they are"
+                )
             )
         return exported, open_onnx(exported, path, device)
 
@@ -208,9 +232,9 @@ class Segmenter:
     def best(cls, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
         """The best weights of the first folder that has any, as ``open`` gives them."""
         here = Path(__file__).parent
-        places = {  # each once: Python may run in the clone
-            folder.resolve(): folder for folder in (here / "weights", here.parent / TRAINED, Path(TRAINED))
-        }
+        clone = [here.parent / TRAINED] if (here.parent / "infer.py").is_file() else []
+        # Each once, since Python may run in the clone.
+        places = {folder.resolve(): folder for folder in (here / "weights", *clone, Path(TRAINED))}
         for folder in reversed(places.values()):
             if found := cls.best_of(folder, device, engine, amp):
                 return found
@@ -245,9 +269,9 @@ class Segmenter:
         return max(found, key=lambda entry: entry[0])[1] if found else None
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.sha256 is None:
+        if self.opened is None or self.engine.sha256 is None:
             raise TypeError("expected a Segmenter that Segmenter.load made, found another, which cannot be pickled")
-        opening = type(self), self.path.absolute(), self.device, self.amp, self.sha256
+        opening = type(self), self.opened, self.device, self.amp, self.engine.sha256
         return vars(self) | {"engine": EngineFromElsewhere(*opening, name=self.engine.name, info=self.engine.info)}
 
     @overload
@@ -344,7 +368,7 @@ class Segmenter:
         """The weights file, its sum and its figures, as ``to_dict`` reports them."""
         return {
             "file": self.path.name,
-            "sha256": self.sha256,
+            "sha256": self.engine.sha256,
             "arch": self.info.arch,
             "seen_at": None if self.size is None else list(self.size),
             "validation_iou": self.info.mean_iou_clothes,
@@ -380,11 +404,11 @@ def _source(photo: PhotoLike) -> Path | bytes | Image.Image:
     content = photo.read() if hasattr(photo, "read") and not is_text else None
     if content == b"":
         raise DataError(f"{photo!r}: expected a file to read from, found its end; photo.seek(0) goes to its beginning")
-    if isinstance(content, bytes):
-        return content
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
     raise TypeError(
         "expected a photo (path, Pillow picture or array), the bytes of its file, a file opened in binary mode, or a "
-        f"list of photos, found {photo!r}" + (", which is opened as text" if is_text else "")
+        f"list of photos, found {repr(photo)[:80]}" + (", which is opened as text" if is_text else "")
     )
 
 
@@ -427,6 +451,13 @@ def needs_pytorch(engine: str, amp: str, size: Size | str) -> str:
         nearest = " x ".join(str(max(1, round(side / ONNX_SIDES)) * ONNX_SIDES) for side in size)
         return f"a size of {size[0]} x {size[1]} (for multiples of {ONNX_SIDES}, such as {nearest}, none is needed)"
     return ""
+
+
+def onnx_path(path: Path) -> Path:
+    """The ONNX file of a weights file: itself, or the one beside it. Raises RunError if the path is a folder's."""
+    if path.is_dir():
+        raise RunError(f"{path}: expected a weights file, found a folder")
+    return path if path.suffix.lower() == ".onnx" else path.with_suffix(".onnx")
 
 
 def check_named(checkpoint: str | os.PathLike[str]) -> None:

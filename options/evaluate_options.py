@@ -21,7 +21,7 @@ class EvaluateOptions(BatchOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.record and (not self.checkpoint or self.checkpoint.endswith(".onnx")):
+        if self.record and (not self.checkpoint or self.checkpoint.endswith((".onnx", ".safetensors"))):
             raise OptionError(
                 "--record: expected --checkpoint with the .pth file to write it into, found "
                 f"{self.checkpoint or 'none'}"

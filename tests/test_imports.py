@@ -1,6 +1,7 @@
 """The rules that keep the parts apart."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -36,9 +37,11 @@ def test_the_library_stands_on_its_own() -> None:
         assert imported(path) <= set(sys.stdlib_module_names) | needed | {LIBRARY}, path
 
 
-def test_only_the_command_sees_its_options() -> None:
-    for path in (ROOT / LIBRARY).glob("*.py"):
-        assert path.name == "__main__.py" or not any("command.base_options" in name for name in modules(path)), path
+def test_only_the_command_and_scripts_see_options() -> None:
+    parts = [path for part in ("networks", "data", "utils") for path in (ROOT / part).glob("*.py")]
+    for path in [*parts, *(ROOT / LIBRARY).glob("*.py")]:
+        seen = [name for name in modules(path) if re.search(r"command\.(base_options|infer_options|flags)", name)]
+        assert not seen, path
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import venv
 import zipfile
@@ -115,12 +114,19 @@ def test_the_command_comes_along(installed: Path, hostile: Path, command: list[s
 
     for arguments, message in (
         (["", "masks"], "--input: expected a path, found an empty text"),
-        (["a", "b", "c"], "'c': expected input and output as words of their own, and no more"),
-        (["photos", "--input=b"], "--input: expected once, found 'b' and 'photos'"),
+        (["a", "b", "c"], "'c': expected input and output, each once, and other options with --, found another word"),
+        (["photos", "masks", "--input=b"], "'masks': expected input and output, each once"),
+        (["--input=photos", "--outptu", "masks"], "--outptu: unknown option; did you mean --output?"),
     ):
         done = run(installed / program, *words, *arguments, cwd=hostile)
         assert done.returncode == 2
         assert done.stderr.startswith(f"{name}: {message}")
+    (hostile / "photos").rename(hostile / "-photos")
+    for arguments in (["--", "-photos", "again"], ["--input=-photos", "again"]):
+        done = run(installed / program, *words, *arguments, cwd=hostile)
+        assert done.returncode == 0, done.stderr
+        assert (hostile / "again" / "hopper.png").exists()
+    (hostile / "-photos").rename(hostile / "photos")
     done = run(installed / program, *words, "https://example.org/a.jpg", cwd=hostile)
     assert done.returncode == 1
     assert "--input https://example.org/a.jpg: expected photos on this machine, found an address" in done.stderr
@@ -142,25 +148,35 @@ def test_without_weights_all_places_are_named(tmp_path: Path) -> None:
     assert "setup_model_weights.py --released" in done.stderr
 
 
+def test_weights_of_the_working_folder_come_first_then_those_of_the_clone(tmp_path: Path) -> None:
+    """The same file in all places: its own name, or the bundled one, tells which was taken."""
+    bundled = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
+    clone, folder = tmp_path / "clone", tmp_path / "folder"
+    shutil.copytree(ROOT / "cloth_segmentation", clone / "cloth_segmentation")
+    (clone / "infer.py").touch()
+    for place, name in ((clone / "cloth_segmentation" / "weights", "package"), (clone / "trained_checkpoint", "clone")):
+        place.mkdir()
+        shutil.copy(bundled, place / f"{name}.onnx")
+    (folder / "trained_checkpoint").mkdir(parents=True)
+    shutil.copy(bundled, folder / "trained_checkpoint" / "working.onnx")
+
+    def used() -> str:
+        code = "from cloth_segmentation import Segmenter; print(Segmenter.load().path.stem)"
+        done = run(sys.executable, "-c", code, cwd=folder, env={"PYTHONPATH": str(clone)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert used() == "working"
+    (folder / "trained_checkpoint" / "working.onnx").write_bytes(b"broken")
+    assert used() == "clone"
+    (clone / "infer.py").unlink()  # and it is none
+    assert used() == "package"
+
+
 def test_the_promise_is_kept() -> None:
     assert all(hasattr(cloth_segmentation, name) for name in cloth_segmentation.__all__)
     for error in (cloth_segmentation.DataError, cloth_segmentation.RunError, cloth_segmentation.DeviceError):
         assert issubclass(error, cloth_segmentation.Error)
-
-
-def test_a_program_that_uses_it_is_type_checked(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        "from cloth_segmentation import Segmenter\n"
-        "one = Segmenter.load()(b'')\n"
-        "reveal_type(one.cutout('upper'))\n"
-        "one.cutouts\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", f"--cache-dir={tmp_path}", program], cwd=ROOT, capture_output=True, text=True
-    )
-    assert 'Revealed type is "PIL.Image.Image"' in done.stdout
-    assert '"Segmentation" has no attribute "cutouts"' in done.stdout
 
 
 def test_what_the_library_needs_is_what_a_clone_needs_too() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, python
@@ -97,12 +98,28 @@ def test_the_cpu_by_all_its_names(device: str) -> None:
     assert OnnxEngine(BUNDLED, device).name == "ONNX Runtime on the CPU"
 
 
+def test_another_provider_runs_it_where_there_is_one() -> None:
+    """The Azure provider comes with ONNX Runtime, and leaves the network to the CPU."""
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no second provider")
+    other = Segmenter.load(BUNDLED, device="AzureExecutionProvider")
+    assert other.describe().endswith("by ONNX Runtime on AzureExecutionProvider")
+    np.testing.assert_array_equal(other(PHOTO).labels, Segmenter.load(BUNDLED)(PHOTO).labels)
+
+
+@pytest.mark.parametrize("device", ["cpu:1", "auto:0", "CPUExecutionProvider:3", "cuda:x"])
+def test_numbers_are_for_gpus(device: str) -> None:
+    with pytest.raises(DeviceError, match=f"device: expected auto, cpu, .*, found '{device}'"):
+        Segmenter.load(BUNDLED, device=device)
+
+
 def test_the_command_takes_devices_of_onnx_runtime(tmp_path: Path) -> None:
     flags = [f"--input={PHOTO}", f"--output={tmp_path / 'out'}"]
     for device in ("coreml", "directml", "OpenVINOExecutionProvider"):
-        done = python("infer.py", *flags, f"--device={device}")
-        assert done.returncode == 1
-        assert f"device {device}: expected an ONNX Runtime that has " in done.stderr
+        for more in ([], ["--engine=onnx"], [f"--checkpoint={BUNDLED}"]):
+            done = python("infer.py", *flags, f"--device={device}", *more)
+            assert done.returncode == 1
+            assert f"device {device}: expected an ONNX Runtime that has " in done.stderr
     done = python("infer.py", *flags, "--device=gpu")
     assert done.returncode == 2
     assert "--device: expected auto, cpu, cuda, cuda:N, mps, coreml, directml or the name of an" in done.stderr

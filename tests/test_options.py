@@ -98,7 +98,7 @@ def test_mistakes_name_flag_expectation_and_finding(
         (InferOptions, ["--engine", "onnx", "--size", "500"], "--size 500: expected weights that PyTorch runs"),
         (InferOptions, ["--engine", "onnx", "--size", "native"], "--size native: expected weights that PyTorch runs"),
         (InferOptions, ["--engine", "onnx", "--amp", "bf16"], "--amp bf16: expected weights that PyTorch runs"),
-        (InferOptions, ["--engine", "onnx", "--device", "cuda"], "--device cuda: expected weights that PyTorch runs"),
+        (InferOptions, ["--engine", "onnx", "--device", "mps"], "--device mps: expected weights that PyTorch runs"),
         (InferOptions, ["--checkpoint", "a.onnx", "--engine", "torch"], "found --checkpoint a.onnx"),
         (InferOptions, ["--engine", "onxx"], "--engine: expected one of auto, torch, onnx, found 'onxx'"),
         (InferOptions, ["--workers", "0"], "--workers: expected a whole number of at least 1, found 0"),

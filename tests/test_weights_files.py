@@ -61,6 +61,26 @@ def test_wrappers_of_other_programs_are_opened(tmp_path: Path, wrapper: str) -> 
     assert digest(load(path)[0].state_dict()) == digest(state)
 
 
+def test_wrappers_within_wrappers_are_opened(tmp_path: Path) -> None:
+    state = U2NETP(3, 4).state_dict()
+    for number, content in enumerate(
+        (
+            {"model": {"state_dict": state}},
+            {"state_dict": {}, "model_state_dict": state},
+            {"format": "pt", "state_dict": state},
+        )
+    ):
+        assert digest(load(saved(tmp_path / f"{number}.pth", content))[0].state_dict()) == digest(state)
+
+
+def test_strange_numbers_are_named(tmp_path: Path) -> None:
+    state = U2NETP(3, 4).state_dict()
+    state["outconv.bias"] = state["outconv.bias"].to(torch.complex64)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(RunError, match=r"expected numbers in 16 to 64 bits, found torch.complex64 in outconv.bias"):
+        load(tmp_path / "w.safetensors")
+
+
 def test_safetensors_are_read_whatever_their_name(tmp_path: Path) -> None:
     state = U2NETP(3, 4).state_dict()
     save_file(state, tmp_path / "w.pth")

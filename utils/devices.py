@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     import torch
 
 
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = _forked or "torch" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from one that had imported PyTorch, whose threads did not come along."""
+    return _forked
+
+
 def knows(name: str) -> bool:
     """Whether PyTorch has devices of this kind; all else is another engine's."""
     return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None

@@ -1,7 +1,5 @@
 """Networks run by PyTorch, on any device."""
 
-import os
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,8 +7,7 @@ from torch import Tensor, nn
 
 from cloth_segmentation.errors import DeviceError
 from cloth_segmentation.weights_info import WeightsInfo
-
-IMPORTED_IN = os.getpid()
+from utils.devices import is_forked
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,13 +17,8 @@ def network_input(photos: Tensor, mean: float, std: float) -> Tensor:
     return (photos.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def is_forked() -> bool:
-    """Whether this process was forked from one that had imported PyTorch."""
-    return os.getpid() != IMPORTED_IN
-
-
 def see_to_fork() -> None:
-    """Calculate in one thread if this process was forked since PyTorch was imported.
+    """Calculate in one thread if this process was forked from one that had imported PyTorch.
 
     The threads of PyTorch do not come along, and what is handed to them would be waited for without end.
     """
@@ -42,12 +34,15 @@ class TorchEngine:
         info: what its weights say about themselves.
         device: where it runs.
         amp: off, bf16 or fp16.
+        sha256: of the weights file; None: the network came from none.
     """
 
-    def __init__(self, network: nn.Module, info: WeightsInfo, device: torch.device, amp: str = "off") -> None:
+    def __init__(
+        self, network: nn.Module, info: WeightsInfo, device: torch.device, amp: str = "off", sha256: str | None = None
+    ) -> None:
         # Convolutions are faster with the channels side by side, on CPUs and on GPUs.
         self.network = network.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.info, self.device, self.amp = info, device, amp
+        self.info, self.device, self.amp, self.sha256 = info, device, amp, sha256
         self.name = f"PyTorch on {device}" + (f" in {amp}" if amp != "off" else "")
 
     @torch.inference_mode()

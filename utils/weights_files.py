@@ -45,6 +45,9 @@ KNOWN_NAMES = {
 """What pickled tensors ask for. PyTorch allows more, some of which takes any amount of memory."""
 
 
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
+"""Types of numbers in weights files."""
+
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Names under which files hold the tensors, beside other things."""
 
@@ -105,7 +108,7 @@ def load_network(
             f"(setup_model_weights.py --arch {found_arch} --source {path} --labels ...) and training"
         )
     info = WeightsInfo(found_arch, tuple(classes))
-    if "format" in content:
+    if str(content.get("format")).startswith("cloth-segmentation "):
         if content["format"] != FORMAT:
             raise RunError(
                 f"{path}: expected {FORMAT!r}, found {content['format']!r}; it needs another version of this"
@@ -226,7 +229,9 @@ def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
     Raises:
         RunError: it is no state dict, or has tensors that claim more numbers than the file holds.
     """
-    state: Any = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+    state: Any = content
+    while inner := next((state[name] for name in WRAPPERS if isinstance(state.get(name), dict) and state[name]), None):
+        state = inner
     if (
         not isinstance(state, dict)
         or not state
@@ -243,6 +248,12 @@ def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
 
 def _check_finite(state: StateDict, path: Path) -> None:
     """Raise RunError if a number is NaN or infinite; the shapes must have been checked."""
+    strange = [key for key, value in state.items() if value.dtype not in DTYPES]
+    if strange:
+        raise RunError(
+            f"{path}: expected numbers in 16 to 64 bits, found {state[strange[0]].dtype} in {strange[0]}; save the "
+            "weights in float32"
+        )
     bad = [key for key, value in state.items() if not value.isfinite().all()]
     if bad:
         raise RunError(

@@ -49,30 +49,30 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
         help_line = (item.metadata["help"] + word + default).replace("%", "%%")
         if kind is bool:
             parser.add_argument(
-                f"--{item.name}", action=argparse.BooleanOptionalAction, default=item.default, help=help_line
+                f"--{item.name}", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_line
             )
         else:
             parser.add_argument(
                 f"--{item.name}",
                 type=_converter(kind, item.metadata),
-                default=item.default,
+                default=argparse.SUPPRESS,  # so that what was given is known
                 metavar={int: "N", float: "X"}.get(kind, "TEXT"),
                 help=help_line,
             )
-    values, unknown = parser.parse_known_args(argv)
-    given = [word for word in unknown if not word.startswith("-")]
-    for name, word in zip(words, given, strict=False):
-        if getattr(values, name) != parser.get_default(name):
-            parser.error(f"--{name}: expected once, found {getattr(values, name)!r} and {word!r}")
-        setattr(values, name, word)
-    unknown = [word for word in unknown if word not in given[: len(words)]]
-    if unknown and words and not unknown[0].startswith("-"):
-        expected = " and ".join(words)
-        parser.error(f"{unknown[0]!r}: expected {expected} as words of their own, and no more, found another word")
-    if unknown:
-        parser.error(_unknown(unknown[0], [item.name for item in fields(cls)]))  # type: ignore[arg-type]
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    end = arguments.index("--") if "--" in arguments else len(arguments)  # all that follows are words
+    found, unknown = parser.parse_known_args(arguments[:end])
+    given = vars(found)
+    names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    if wrong := next((argument for argument in unknown if argument.startswith("-")), None):
+        parser.error(_unknown(wrong, names))
+    free = [name for name in words if name not in given]
+    found_words = [*unknown, *arguments[end + 1 :]]
+    given |= dict(zip(free, found_words, strict=False))
+    if surplus := found_words[len(free) :]:
+        parser.error(_surplus(surplus[0], words))
     try:
-        return cls(**vars(values))
+        return cls(**given)
     except OptionError as error:
         parser.error(str(error))
 
@@ -107,12 +107,16 @@ def _converter(kind: type, metadata: Any) -> Callable[[str], Any]:
 def _unknown(argument: str, names: list[str]) -> str:
     if argument.replace("_", "-").startswith("--local-rank"):
         return f"{argument}: unknown option; start torch.distributed.launch with --use_env, or use torchrun"
-    if not argument.startswith("-"):
-        return f"{argument!r}: expected options that begin with --, found a word of its own"
     name = argument.lstrip("-").split("=")[0]
     close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1)
     hint = next((f"; did you mean --{known}?" for known in names if [known.lower()] == close), "")
     return f"{argument.split('=')[0]}: unknown option{hint}"
+
+
+def _surplus(word: str, words: Sequence[str]) -> str:
+    if not words:
+        return f"{word!r}: expected options that begin with --, found a word of its own"
+    return f"{word!r}: expected {' and '.join(words)}, each once, and other options with --, found another word"
 
 
 def _shown(value: Any) -> str:

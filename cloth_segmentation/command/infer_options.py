@@ -60,11 +60,11 @@ class SegmentOptions(BaseOptions):
                 f"{self.size!r}"
             )
 
-        named = self.checkpoint.endswith(".onnx")
+        named = self.checkpoint.lower().endswith(".onnx")
         sides = () if isinstance(self.network_size, str) else self.network_size
         for_pytorch = {
             "--engine torch": named and self.engine == "torch",
-            f"--device {self.device}": self.device not in ("auto", "cpu"),
+            "--device mps": self.device == "mps",
             f"--amp {self.amp}": self.amp != "off",
             f"--size {self.size}": self.size == "native" or any(side % 32 for side in sides),
         }

@@ -42,7 +42,7 @@ class OneProcess:
     @classmethod
     def start(cls, device: str) -> "OneProcess":
         """The process, whatever its device. Raises RunError if a launcher has started several."""
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise RunError(
                 "expected one process, found a launcher that started several; several share a folder by infer.py, in a "
                 "clone of the project: torchrun --nproc_per_node=N infer.py"
