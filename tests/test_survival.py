@@ -109,6 +109,7 @@ def child_of(launcher: int, rank: int) -> int:
     raise LookupError(rank)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="child processes are found in Linux's /proc")
 def test_a_launcher_brings_a_run_back(train_flags: TrainFlags, tmp_path: Path) -> None:
     flags = train_flags("--iter=16", "--save_freq=2", "--augment_flip=0.5")

@@ -79,6 +79,7 @@ def test_a_run_leaves_weights_state_options_and_curves(
     assert f"to use them     python infer.py --checkpoint {folder / 'checkpoints' / names[0]}\n" in done.stdout
 
 
+@pytest.mark.long
 def test_a_compiled_network_is_saved_as_itself(train_flags: TrainFlags, tmp_path: Path) -> None:
     """All about --compile but the compiler, which takes minutes."""
     for name, more, settings in (("plain", [], {}), ("compiled", ["--compile"], {"TORCH_COMPILE_DISABLE": "1"})):
@@ -187,6 +188,7 @@ def test_two_processes_share_every_epoch_and_end_with_equal_weights(
     assert len(state["random"]) == 2
 
 
+@pytest.mark.long
 def test_two_processes_stop_and_go_on_exactly(train_flags: TrainFlags, tmp_path: Path) -> None:
     settings = ["--iter=8", "--print_freq=1", "--nThreads=1", "--accumulate=2", "--ema=0.9", "--augment_flip=0.5"]
     settings += ["--val_fraction=0.4", "--val_freq=5", "--lr_schedule=cosine"]
