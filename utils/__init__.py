@@ -1,4 +1,4 @@
-"""What training needs beside the network and the data. In the order in which a run meets them:
+"""What training needs beside the network and the data, in the order in which a run meets it.
 
 distributed, devices    the processes of a run, and their device
 run_folder              the files of a run; weights_files: the weights among them
