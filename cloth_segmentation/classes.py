@@ -7,6 +7,10 @@ PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 """RGB colour of each class, 0 to 255, in masks and pictures."""
 
 
+ONE_GARMENT = 1, 3
+"""Upper body and full body: no garment is both, and networks tear one into both most often."""
+
+
 def short_name(name: str) -> str:
     """What people call a class, and files are called: "upper" for "upper body"."""
     return name.split()[0]

@@ -1,4 +1,4 @@
-"""Connected regions of a label map."""
+"""Connected regions of a label map: small ones, and garments that are torn between two classes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +6,44 @@ from scipy import ndimage
 
 TOUCHING = np.ones((3, 3), dtype=bool)
 """Pixels that meet at a corner are of one region."""
+
+
+MINORITY = 0.3
+"""A part of a torn garment that is under this share of it takes the class of the rest."""
+
+
+def join_torn(logits: NDArray[np.float32], pair: tuple[int, int]) -> NDArray[np.float32]:
+    """Give one class to garments that are torn between two classes which no garment has both.
+
+    A garment is a connected region of pixels of the two classes. Where one class has under ``MINORITY`` of it, its
+    pixels take the other one. The logits are changed, not the labels, so that edges and probabilities follow.
+
+    Args:
+        logits: (C, h, w).
+        pair: the two classes.
+
+    Returns:
+        The same logits, or changed ones where a garment was torn.
+    """
+    best = logits.argmax(0)
+    if not all((best == number).any() for number in pair):
+        return logits
+    result: NDArray[np.float32] = logits.copy()
+    garments, _ = ndimage.label(np.isin(best, pair), TOUCHING)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(garments), start=1):
+        box = (  # with a border of one pixel, where the photo has one, since interpolation looks so far
+            slice(max(rows.start - 1, 0), rows.stop + 1),
+            slice(max(columns.start - 1, 0), columns.stop + 1),
+        )
+        garment = garments[box] == number
+        sizes = {each: int((garment & (best[box] == each)).sum()) for each in pair}
+        fewer, more = sorted(pair, key=lambda each: sizes[each])
+        if 0 < sizes[fewer] < MINORITY * sum(sizes.values()):
+            around = ndimage.binary_dilation(garment, TOUCHING)
+            part = result[:, box[0], box[1]]  # a view
+            part[more][garment] = np.maximum(part[more], part[fewer])[garment]
+            part[fewer][around] = part.min(0)[around]
+    return result
 
 
 def absorb_small(labels: NDArray[np.uint8], least: float) -> NDArray[np.uint8]:

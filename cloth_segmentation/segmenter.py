@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import CLASSES, ONE_GARMENT
 from cloth_segmentation.errors import DataError, DeviceError, RunError
 from cloth_segmentation.files import known_kind, sha256
 from cloth_segmentation.logits import label_map
@@ -148,6 +148,7 @@ class Segmenter:
     amp: str = "off"
     opened: Path | None = None  # the path as it was opened, absolute; None: it was not, and cannot be pickled
     flip: bool = False  # average with the mirrored photo
+    consistent: bool = False  # give one class to a garment that is torn between upper and full body
     min_area: float = 0.0  # share of the photo under which a region of clothes takes the class around it
 
     @classmethod
@@ -160,6 +161,7 @@ class Segmenter:
         amp: str = "off",
         size: int | Size | str = "auto",
         flip: bool = False,
+        consistent: bool = True,
         min_area: float = 0.0,
     ) -> Kind:
         """Read weights.
@@ -175,6 +177,8 @@ class Segmenter:
             size: (width, height) at which the network sees a photo, or one number for both; multiples of 32, unless
                 PyTorch runs the network. "auto" is what the weights file says, "native" (PyTorch) the photo's own.
             flip: average the logits with those of the mirrored photo.
+            consistent: where a garment, a connected region, is torn between upper and full body and one of them has
+                less than three tenths of it, the other one takes it all.
             min_area: give regions of clothes under this share of the photo the class around them, 0 to below 1.
 
         Raises:
@@ -182,7 +186,7 @@ class Segmenter:
             DeviceError: there is no such device, or no engine for it.
             ValueError: an argument has none of these values.
         """
-        check_arguments(device, engine, amp, flip, min_area)
+        check_arguments(device, engine, amp, flip, consistent, min_area)
         size = checked_size(size)
         if engine == "auto" and needs_pytorch("auto", amp, size):
             engine = "torch"  # which takes any size and knows other precisions
@@ -206,6 +210,7 @@ class Segmenter:
             device=device,
             amp=amp,
             flip=flip,
+            consistent=consistent,
             min_area=min_area,
         )
 
@@ -357,9 +362,14 @@ class Segmenter:
 
         The logits, not the labels, are brought to the photo's size, which keeps edges smooth.
         """
+        # scipy takes longer to import than all else that a mask needs, so it is left out where it can be.
+        if self.consistent and all((logits.argmax(0) == number).any() for number in ONE_GARMENT):
+            from cloth_segmentation.regions import join_torn
+
+            logits = join_torn(logits, ONE_GARMENT)
         labels = label_map(logits, seen.size)
         if self.min_area:
-            from cloth_segmentation.regions import absorb_small  # which imports scipy too
+            from cloth_segmentation.regions import absorb_small
 
             labels = absorb_small(labels, self.min_area)
         return Segmentation(labels=labels, segmenter=self, source=seen.source, logits=logits)
@@ -412,7 +422,7 @@ def _source(photo: PhotoLike) -> Path | bytes | Image.Image:
     )
 
 
-def check_arguments(device: str, engine: str, amp: str, flip: bool, min_area: float) -> None:
+def check_arguments(device: str, engine: str, amp: str, flip: bool, consistent: bool, min_area: float) -> None:
     """Raise ValueError for values that the options of the command refuse too."""
     number = isinstance(min_area, int | float) and not isinstance(min_area, bool)
     for fits, expected, found in (
@@ -420,6 +430,7 @@ def check_arguments(device: str, engine: str, amp: str, flip: bool, min_area: fl
         (engine in ENGINES, f"engine: expected one of {', '.join(ENGINES)}", engine),
         (amp in PRECISIONS, f"amp: expected one of {', '.join(PRECISIONS)}", amp),
         (isinstance(flip, bool), "flip: expected True or False", flip),
+        (isinstance(consistent, bool), "consistent: expected True or False", consistent),
         (number and 0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
     ):
         if not fits:

@@ -29,6 +29,7 @@ class EvaluateOptions(BatchOptions):
         special = {
             "--size native": self.size == "native",
             "--flip": self.flip,
+            "--no-consistent": not self.consistent,
             "--amp": self.amp != "off",
             "--min_area": self.min_area > 0,
             "--pairs": self.pairs,

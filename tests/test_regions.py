@@ -3,7 +3,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cloth_segmentation.regions import absorb_small
+from cloth_segmentation.logits import label_map
+from cloth_segmentation.regions import absorb_small, join_torn
+
+
+def logits_of(labels: np.ndarray) -> np.ndarray:
+    """Logits (4, H, W) whose highest is that of the label; the next one is lower body, which is in no garment."""
+    draw = np.random.default_rng(2)
+    logits = draw.uniform(-4, -3, (4, *labels.shape)).astype(np.float32)
+    logits[2] += 2
+    np.put_along_axis(logits, labels[None].astype(int), draw.uniform(1, 2, (1, *labels.shape)), 0)
+    return logits
+
+
+def test_a_torn_garment_takes_the_class_of_its_larger_part() -> None:
+    labels = np.zeros((40, 60), dtype=np.uint8)
+    labels[5:25, 5:25] = 1
+    labels[5:25, 20:25] = 3  # a sleeve of it
+    labels[5:25, 40:50] = 3  # another garment
+    labels[26:35, 5:25] = 2
+    whole = labels.copy()
+    whole[5:25, 5:25] = 1
+    logits = logits_of(labels)
+    before = logits.copy()
+    joined = join_torn(logits, (1, 3))
+    np.testing.assert_array_equal(joined.argmax(0), whole)
+    np.testing.assert_array_equal(logits, before)
+    at_ten_times_the_size = label_map(joined, (600, 400))
+    assert not (at_ten_times_the_size[40:260, 40:260] == 3).any()  # nor along its edges
+    assert (at_ten_times_the_size[60:240, 60:240] == 1).all()
+
+
+def test_a_coat_over_a_shirt_stays_two_garments() -> None:
+    labels = np.zeros((40, 60), dtype=np.uint8)
+    labels[5:35, 5:35] = 3
+    labels[5:35, 10:22] = 1  # 40 %
+    logits = logits_of(labels)
+    np.testing.assert_array_equal(join_torn(logits, (1, 3)), logits)
+    labels[labels == 3] = 0
+    assert join_torn(logits_of(labels), (1, 3)).argmax(0).tolist() == labels.tolist()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_joining_changes_no_other_class(seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(4, 9, 7)).astype(np.float32)
+    before, after = logits.argmax(0), join_torn(logits, (1, 3)).argmax(0)
+    for other in (0, 2):
+        np.testing.assert_array_equal(before == other, after == other)
 
 
 def test_small_regions_take_the_class_around_them() -> None:

@@ -42,6 +42,10 @@ class SegmentOptions(BaseOptions):
         "PyTorch runs it), or native (the photo's own; PyTorch)",
     )
     flip: bool = option(False, "average with the mirrored photo: a little better, twice the time")
+    consistent: bool = option(
+        True,
+        "give one class to a garment that is torn between upper and full body, if one of them has under 30 % of it",
+    )
     min_area: float = option(
         0.0, "give regions of clothes under this share of the photo the class around them", least=0, below=1
     )
@@ -93,6 +97,7 @@ class SegmentOptions(BaseOptions):
             "amp": self.amp,
             "size": self.network_size,
             "flip": self.flip,
+            "consistent": self.consistent,
             "min_area": self.min_area,
         }
 
