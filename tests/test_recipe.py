@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-import timm
 import torch
 from conftest import ROOT, PhotoFolder, run, write_photos
 from PIL import Image
@@ -22,25 +20,12 @@ from data.dataset import LabelledPhotos
 from infer import Segmenter
 from networks import U2NETP
 from recipe.prepare import is_held_out, paste, strip_beside
-from recipe.teacher import Teacher
 from utils.weights_files import save_weights
 
 SCRIPT = ROOT / "recipe" / "train.sh"
-BACKBONE = "tf_efficientnet_lite0"
-"""Smaller than the recipe's."""
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like the one of the package with ImageNet's weights: other names, the same order, a classifier behind."""
-    state = timm.create_model(BACKBONE).state_dict()
-    path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
-    torch.save({f"_{number}": value for number, value in enumerate(state.values())}, path)
-    return path
-
-
-@pytest.mark.long
-def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path) -> None:
+def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     data: PhotoFolder = write_photos(shared / "ccp", 14, (200, 160))  # 003.png and 013.png are held out
     write_photos(shared / "more", 4, (200, 160))
@@ -65,17 +50,15 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
         shutil.copy(script, copy)
     # As if an earlier start had been killed in its first run, after one step.
     small = ["--fine_width=64", "--fine_height=64", "--batchSize=2", "--device=cpu"]
-    begun = ["--name=distilled", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
+    begun = ["--name=trained", "--arch=u2netp", "--unet_checkpoint=", "--ema=0.9", "--nThreads=0", "--iter=1"]
     begun += [f"--save_dir={copy / 'results' / 'bundled'}", f"--logs_dir={tmp_path / 'logs'}"]
     begun += [f"--image_folder={data.images}", f"--df_path={data.csv}"]
     assert train.main(begun + small) == 0
 
     tiny = ["--iter=2", "--warmup=1", "--amp=off", *small]
     trial = {"PREPARE": "--walls 2 --flat_photos 1 --flat_small 2 --strips 2"}
-    trial["TEACHER"] = f"--backbone {BACKBONE} --size 64 --steps 2 --batch 2"
-    trial["ENSEMBLE"] = f"--backbone {BACKBONE}"
     trial["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    arguments = [shared, backbone, f"{starts[0]},{starts[1]}", *tiny]
+    arguments = [shared, f"{starts[0]},{starts[1]}", *tiny]
     done = run("bash", copy / "recipe" / SCRIPT.name, *arguments, cwd=tmp_path, env=trial)
     assert done.returncode == 0, done.stderr
     assert "step 1 of 2" in done.stdout + done.stderr  # the first run went on
@@ -95,10 +78,9 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path, backbone: Path)
     for name, count in (("ccp", 2), ("flat", 2)):
         figures = json.loads((out / f"figures_{name}.json").read_text())
         assert figures["photos"] == count
-    assert (trained.info.step, trained.info.size) == (2, (224, 224))
+    assert (trained.info.step, trained.info.size) == (2, (192, 192))
     assert trained.info.mean_iou_clothes == json.loads((out / "figures_ccp.json").read_text())["mean_iou_clothes"]
     assert (out / "evaluation" / "gallery.png").exists()
-    assert Segmenter.load(out / "ensemble.onnx").info.arch == "ensemble"
     assert not (copy / "trained_checkpoint").exists()
 
 
@@ -107,19 +89,6 @@ def test_without_folders_it_says_what_it_needs() -> None:
     assert done.returncode == 2
     assert "SHARED    folder with ccp/" in done.stderr
     assert "glibc" not in done.stderr  # comments further down
-
-
-def test_the_teacher_keeps_what_the_backbone_knows(backbone: Path) -> None:
-    teacher = Teacher(4, BACKBONE).eval()
-    teacher.load_backbone(backbone)
-    plain = timm.create_model(BACKBONE, features_only=True).eval()
-    given = list(torch.load(backbone, weights_only=True).values())
-    plain.load_state_dict(dict(zip(plain.state_dict(), given, strict=False)))
-    photos = torch.rand(1, 3, 64, 96)
-    with torch.inference_mode():
-        for own, wanted in zip(teacher.backbone(photos), plain(photos), strict=True):
-            torch.testing.assert_close(own, wanted)
-        assert teacher(photos)[0].shape == (1, 4, 64, 96)
 
 
 def test_the_wider_side_beside_people_is_street() -> None:
