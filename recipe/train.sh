@@ -48,11 +48,11 @@ python train.py --name trained --save_dir "$out" --logs_dir "$out/logs" "$go_on"
   --amp bf16 --channels_last --lr 1.5e-4 --lr_schedule cosine --warmup 30 --ema 0.99 --weight_decay 0.01 \
   --augment_flip 0.5 --augment_scale 0.2 --augment_rotate 8 --augment_shift 0.06 --augment_color 0.3 \
   --augment_pair 0.1 --augment_portrait 0.15 --augment_crop 0.25 --augment_recolor 0.25 \
-  --val_freq 200 --save_freq 100 --keep_checkpoints 3 ${more[@]+"${more[@]}"}
+  --val_freq 200 --save_freq 100 --keep_checkpoints 1 ${more[@]+"${more[@]}"}
 
-# What was learned last counts twice as much as the start, which knows streets better.
-average "$out/end.pth" "$out"/trained/checkpoints/itr_*.pth
-average "$out/cloth_segm_u2netp.pth" "$out/start.pth" "$out/end.pth" "$out/end.pth"
+# What was learned counts twice as much as the start, which knows streets better.
+end=("$out"/trained/checkpoints/itr_*.pth)
+average "$out/cloth_segm_u2netp.pth" "$out/start.pth" "${end[0]}" "${end[0]}"
 python evaluate.py --checkpoint "$out/cloth_segm_u2netp.pth" --image_folder "$out/data" \
   --df_path "$out/data/val_ccp.csv" --size 192 --record --gallery 6 --pictures "$out/evaluation" \
   --json "$out/figures_ccp.json"

@@ -251,10 +251,13 @@ def test_the_bundled_weights_dress_the_bundled_photos(tmp_path: Path) -> None:
     assert (hopper[:300, :130] == 0).mean() > 0.9  # flag
     for suit in (astronaut, hopper):  # each one class
         assert np.bincount(suit[suit > 0]).max() > 0.97 * (suit > 0).sum()
-    skirt, shirt = labels["skirt"], labels["t_shirt"]
+    skirt, shirt, dress = labels["skirt"], labels["t_shirt"], labels["dress"]
     assert (skirt[130:380, 60:340] == 2).mean() > 0.95
     assert (skirt[430:] == 0).mean() > 0.95  # floor
-    assert (shirt[60:340, 110:300] == 1).mean() > 0.9
+    assert (shirt[60:340, 110:300] == 1).mean() > 0.95
+    assert (dress[90:440, 100:260] == 3).mean() > 0.95
+    for garment in (skirt, shirt, dress):  # each one class too
+        assert np.bincount(garment[garment > 0]).max() > 0.97 * (garment > 0).sum()
 
 
 @pytest.fixture

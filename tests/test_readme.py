@@ -55,7 +55,7 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     done = run(sys.executable, "infer.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     masks = sorted(path.name for path in (tmp_path / "output_images").iterdir())
-    assert masks == ["astronaut.png", "grace_hopper.png", "skirt.png", "t_shirt.png"]
+    assert masks == ["astronaut.png", "dress.png", "grace_hopper.png", "skirt.png", "t_shirt.png"]
 
     # And so do the examples in Python.
     first, usage = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
