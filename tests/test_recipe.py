@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import ROOT, PhotoFolder, run, write_photos
 from PIL import Image
@@ -25,6 +26,7 @@ from utils.weights_files import save_weights
 SCRIPT = ROOT / "recipe" / "train.sh"
 
 
+@pytest.mark.long
 def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     data: PhotoFolder = write_photos(shared / "ccp", 14, (200, 160))  # 003.png and 013.png are held out
