@@ -23,18 +23,13 @@ def join_torn(logits: NDArray[np.float32], pair: tuple[int, int]) -> NDArray[np.
         pair: the two classes.
 
     Returns:
-        The same logits, or changed ones where a garment was torn.
+        Other logits, changed where a garment was torn.
     """
     best = logits.argmax(0)
-    if not all((best == number).any() for number in pair):
-        return logits
     result: NDArray[np.float32] = logits.copy()
     garments, _ = ndimage.label(np.isin(best, pair), TOUCHING)
     for number, (rows, columns) in enumerate(ndimage.find_objects(garments), start=1):
-        box = (  # with a border of one pixel, where the photo has one, since interpolation looks so far
-            slice(max(rows.start - 1, 0), rows.stop + 1),
-            slice(max(columns.start - 1, 0), columns.stop + 1),
-        )
+        box = _with_border(rows, columns)  # interpolation looks so far
         garment = garments[box] == number
         sizes = {each: int((garment & (best[box] == each)).sum()) for each in pair}
         fewer, more = sorted(pair, key=lambda each: sizes[each])
@@ -44,6 +39,11 @@ def join_torn(logits: NDArray[np.float32], pair: tuple[int, int]) -> NDArray[np.
             part[more][garment] = np.maximum(part[more], part[fewer])[garment]
             part[fewer][around] = part.min(0)[around]
     return result
+
+
+def _with_border(rows: slice, columns: slice) -> tuple[slice, slice]:
+    """A box and the pixels that touch it, where the photo has some."""
+    return slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(columns.start - 1, 0), columns.stop + 1)
 
 
 def absorb_small(labels: NDArray[np.uint8], least: float) -> NDArray[np.uint8]:
@@ -69,10 +69,7 @@ def _absorb(labels: NDArray[np.uint8], value: int, least: float) -> bool:
     for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
         if areas[number] >= least:
             continue
-        box = (  # with a border of one pixel, where the photo has one
-            slice(max(rows.start - 1, 0), rows.stop + 1),
-            slice(max(columns.start - 1, 0), columns.stop + 1),
-        )
+        box = _with_border(rows, columns)
         region = regions[box] == number
         around = ndimage.binary_dilation(region, TOUCHING) & ~region
         labels[box][region] = np.bincount(labels[box][around]).argmax()

@@ -1,7 +1,7 @@
 """What a photo shows: its label map, and all that is made of it."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,13 +51,13 @@ class Segmentation:
     classes: tuple[str, ...] = CLASSES[1:]
     """Names of the clothes classes that were asked for; pixels of others are background."""
 
-    segmenter: Maker = field(repr=False)
+    segmenter: Maker
     """What made it."""
 
-    source: Path | bytes | Image.Image = field(repr=False)
+    source: Path | bytes | Image.Image
     """Where the photo is, the content of its file, or the photo itself, RGB."""
 
-    logits: NDArray[np.float32] = field(repr=False)
+    logits: NDArray[np.float32]
     """What the network gave, (4, h, w), at the size at which it saw the photo."""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,10 +127,8 @@ class Segmentation:
             name: the class. If the photo does not have it, everything is transparent.
             crop: leave out what is transparent around it, if there is something that is not.
         """
-        from cloth_segmentation.cutouts import (
-            coverage,
-            cut_out,
-        )  # scipy takes longer to import than all else that is needed
+        # scipy takes longer to import than all else that is needed.
+        from cloth_segmentation.cutouts import coverage, cut_out
 
         number = class_number(name)
         picture = cut_out(self.photo, coverage(self.labels == number, self.logits, number))

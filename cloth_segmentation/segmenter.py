@@ -363,7 +363,7 @@ class Segmenter:
         The logits, not the labels, are brought to the photo's size, which keeps edges smooth.
         """
         # scipy takes longer to import than all else that a mask needs, so it is left out where it can be.
-        if self.consistent and all((logits.argmax(0) == number).any() for number in ONE_GARMENT):
+        if self.consistent and np.isin(ONE_GARMENT, logits.argmax(0)).all():
             from cloth_segmentation.regions import join_torn
 
             logits = join_torn(logits, ONE_GARMENT)
