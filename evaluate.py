@@ -27,7 +27,7 @@ from data.dataset import LabelledPhotos, PhotoPairs
 from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
 from utils.evaluation_pictures import confusion_picture, gallery, panel
-from utils.metrics import boundary_overlap, confusion_matrix, mean_iou_clothes, summarise
+from utils.metrics import boundary_overlap, clothes_error, confusion_matrix, summarise
 from utils.weights_files import save_weights
 
 Photos = LabelledPhotos | PhotoPairs
@@ -36,8 +36,8 @@ Photos = LabelledPhotos | PhotoPairs
 def evaluate(segment: Segmenter, photos: Photos, batch_size: int = 1) -> dict[str, Any]:
     """Figures of ``metrics.summarise`` over all photos, and more.
 
-    "photos" is their number; "photo_iou" holds each one's mean IoU over the clothes classes that it or its prediction
-    has, by its name; None for a photo without clothes.
+    "photos" is their number; "photo_error" holds the share of each one's pixels of clothes that are wrong, by its name;
+    None for a photo without clothes.
     """
     confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
     boundary = torch.zeros(len(CLASSES), 2, dtype=torch.int64)
@@ -51,16 +51,16 @@ def evaluate(segment: Segmenter, photos: Photos, batch_size: int = 1) -> dict[st
                 own = confusion_matrix(*maps, len(CLASSES))
                 confusion += own
                 boundary += boundary_overlap(*maps, len(CLASSES))
-                iou = mean_iou_clothes(own)
-                each.append(None if math.isnan(iou) else iou)
+                error = clothes_error(own)
+                each.append(None if math.isnan(error) else error)
             progress.update(len(batch))
     names = dict(zip(photos.names, each, strict=True))
-    return summarise(confusion, CLASSES, boundary) | {"photos": len(photos), "photo_iou": names}
+    return summarise(confusion, CLASSES, boundary) | {"photos": len(photos), "photo_error": names}
 
 
-def worst_and_median(photo_iou: Sequence[float | None], count: int) -> tuple[list[int], list[int]]:
-    """Numbers of the photos with the ``count`` lowest IoU, worst first, and of those around the median."""
-    order = sorted((iou, number) for number, iou in enumerate(photo_iou) if iou is not None)
+def worst_and_median(errors: Sequence[float | None], count: int) -> tuple[list[int], list[int]]:
+    """Numbers of the ``count`` photos with the greatest errors, worst first, and of those around the median."""
+    order = sorted((-error, number) for number, error in enumerate(errors) if error is not None)
     numbers = [number for _, number in order]
     first = max(0, (len(numbers) - count) // 2)
     return numbers[:count], numbers[first : first + count]
@@ -68,14 +68,14 @@ def worst_and_median(photo_iou: Sequence[float | None], count: int) -> tuple[lis
 
 def draw_gallery(segment: Segmenter, photos: Photos, figures: dict[str, Any], count: int) -> Image.Image:
     """The worst photos at the left, median ones at the right."""
-    each = list(figures["photo_iou"].items())
+    each = list(figures["photo_error"].items())
     columns = []
-    for title, numbers in zip(("worst", "median"), worst_and_median([iou for _, iou in each], count), strict=True):
+    for title, numbers in zip(("worst", "median"), worst_and_median([error for _, error in each], count), strict=True):
         panels = []
         for number in numbers:
             photo, truth = photos[number]
-            name, iou = each[number]
-            caption = f"{title}: {name}, mean IoU {iou:.2f}. Photo, truth, prediction"
+            name, error = each[number]
+            caption = f"{title}: {name}, {error:.0%} of clothes wrong. Photo, truth, prediction"
             panels.append(panel(caption, photo, truth, segment(photo).labels, PALETTE))
         columns.append(panels)
     return gallery(columns)
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opt.picture_folder:
         folder = Path(opt.picture_folder)
         write_picture(confusion_picture(figures["confusion"], CLASSES), folder / "confusion_matrix.png")
-        if opt.gallery and set(figures["photo_iou"].values()) == {None}:
+        if opt.gallery and set(figures["photo_error"].values()) == {None}:
             print("No gallery: neither truth nor prediction has clothes.")
         elif opt.gallery:
             write_picture(draw_gallery(segment, shown, figures, opt.gallery), folder / "gallery.png")

@@ -23,7 +23,7 @@ from utils.weights_files import read_file, save_weights
 
 KEYS = {
     "iou", "mean_iou_clothes", "mean_iou", "pixel_accuracy", "confusion", "photos",
-    "precision", "recall", "boundary_iou", "mean_boundary_iou_clothes", "photo_iou",
+    "precision", "recall", "boundary_iou", "mean_boundary_iou_clothes", "photo_error",
 }  # fmt: skip
 
 
@@ -100,9 +100,9 @@ def test_pictures_of_what_fails(photo_folder: PhotoFolder, weights: Path, tmp_pa
         with Image.open(tmp_path / "pictures" / name) as picture:
             assert picture.format == "PNG"
             assert min(picture.size) > 200
-    each = json.loads((tmp_path / "out.json").read_text())["photo_iou"]
+    each = json.loads((tmp_path / "out.json").read_text())["photo_error"]
     assert list(each) == [f"{number:03d}.png" for number in range(8)]
-    assert all(0 <= iou <= 1 for iou in each.values())
+    assert all(0 <= error <= 1 for error in each.values())
 
 
 def test_no_pictures_unless_asked_for(photo_folder: PhotoFolder, weights: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_nothing_to_draw_or_record_without_clothes(
 
 
 def test_the_worst_and_the_median_are_found() -> None:
-    each = [0.9, 0.1, None, 0.5, 0.7, 0.3]
+    each = [0.1, 0.9, None, 0.5, 0.3, 0.7]
     assert evaluate.worst_and_median(each, 1) == ([1], [3])
     assert evaluate.worst_and_median(each, 3) == ([1, 5, 3], [5, 3, 4])
     assert evaluate.worst_and_median(each, 20) == ([1, 5, 3, 4, 0], [1, 5, 3, 4, 0])

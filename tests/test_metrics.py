@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.metrics import boundary_overlap, confusion_matrix, iou, mean, precision, recall, summarise
+from utils.metrics import boundary_overlap, clothes_error, confusion_matrix, iou, mean, precision, recall, summarise
 
 CLASSES = ("background", "upper body", "lower body", "full body")
 
@@ -87,3 +87,24 @@ def test_boundary_iou_is_stricter_than_iou_and_adds_up_over_photos() -> None:
     assert summarise(confusion_matrix(truth, shifted, 2), CLASSES[:2], 3 * counts) == figures
     perfect = summarise(confusion_matrix(truth, truth, 2), CLASSES[:2], boundary_overlap(truth, truth, 2))
     assert perfect["mean_boundary_iou_clothes"] == 1
+
+
+def test_a_speck_of_another_class_spoils_no_photo() -> None:
+    truth = torch.zeros(100, 100, dtype=torch.int64)
+    truth[20:80, 30:70] = 3
+
+    def error(prediction: torch.Tensor) -> float:
+        return clothes_error(confusion_matrix(truth, prediction, 4))
+
+    speck, torn, missed, grown = (truth.clone() for _ in range(4))
+    speck[20:22, 30:40] = 1
+    torn[20:50, 30:70] = 1
+    missed[:] = 0
+    grown[80:90, 30:70] = 3
+    assert error(truth) == 0
+    assert error(speck) == 20 / 2400
+    assert error(torn) == 0.5
+    assert error(missed) == 1
+    assert error(grown) == 400 / 2800
+    assert error(speck) < error(grown) < error(torn) < error(missed)
+    assert math.isnan(clothes_error(confusion_matrix(truth * 0, truth * 0, 4)))
