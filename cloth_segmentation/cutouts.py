@@ -4,7 +4,7 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 from scipy import ndimage
 
 from cloth_segmentation.logits import Interpolation
@@ -70,7 +70,7 @@ def coverage(mask: NDArray[np.bool_], logits: NDArray[np.float32], number: int) 
     return alpha
 
 
-def cut_out(photo: Image.Image, alpha: NDArray[np.uint8]) -> Image.Image:
+def cut_out(photo: Image.Image, covered: NDArray[np.uint8], alpha: Image.Image | None = None) -> Image.Image:
     """A photo with the pixels of a class, and nothing else.
 
     A pixel of an edge shows the garment and what is behind it, which would be a fringe on another background. So it
@@ -78,18 +78,20 @@ def cut_out(photo: Image.Image, alpha: NDArray[np.uint8]) -> Image.Image:
 
     Args:
         photo: RGB.
-        alpha: (H, W) uint8, 0 (transparent) to 255.
+        covered: (H, W) uint8, how much of each pixel the class covers: 0 to 255.
+        alpha: L, of the photo, 0 (transparent) to 255; None: all of it is opaque.
 
     Returns:
         RGBA.
     """
     pixels = np.array(photo)
-    pixels[alpha == 0] = 0
-    solid = alpha == 255
-    y, x = np.nonzero((alpha > 0) & ~solid)
+    solid = covered == 255
+    y, x = np.nonzero((covered > 0) & ~solid)
     if len(y):
         rows, columns = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
-        side = 2 * ceil(2 * reach(alpha.shape)) + 1  # from the outer end of an edge to its inner one, and as far again
+        side = (
+            2 * ceil(2 * reach(covered.shape)) + 1
+        )  # from the outer end of an edge to its inner one, and as far again
         weight = ndimage.uniform_filter(solid[rows, columns].astype(np.float32), side)
         near = weight[y - rows.start, x - columns.start] > 0.5 / side**2  # others are too thin to have an inside
         y, x = y[near], x[near]
@@ -97,4 +99,6 @@ def cut_out(photo: Image.Image, alpha: NDArray[np.uint8]) -> Image.Image:
             own = np.where(solid[rows, columns], pixels[rows, columns, channel], 0).astype(np.float32)
             mean = ndimage.uniform_filter(own, side)[y - rows.start, x - columns.start]
             pixels[y, x, channel] = (mean / weight[y - rows.start, x - columns.start]).round()
-    return Image.fromarray(np.dstack((pixels, alpha)))
+    both = Image.fromarray(covered) if alpha is None else ImageChops.multiply(Image.fromarray(covered), alpha)
+    pixels[np.asarray(both) == 0] = 0
+    return Image.fromarray(np.dstack((pixels, np.asarray(both))))

@@ -5,11 +5,13 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cloth_segmentation.errors import DataError
-from cloth_segmentation.files import known_kind
+from cloth_segmentation.picture_kinds import is_heif, raw_kind, unread_kind
+from cloth_segmentation.pixels import low_bytes, needs_low_bytes, over_white, to_srgb, with_low_bytes
 
 # Of strange tags, and of sizes from 90 megapixels on; 180 are an error. Once for all: photos are read in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -32,57 +35,92 @@ Size = tuple[int, int]
 class Photo(NamedTuple):
     """A photo that was read."""
 
-    picture: Image.Image  # upright 8-bit RGB
-    size: Size  # the photo's own, which the picture may be smaller than
-    frames: int  # more than 1: the picture is the first of an animation, or of a document's pages
+    colors: Image.Image  # upright, RGB, 8 bits, sRGB, whatever the alpha
+    alpha: Image.Image | None  # L, as large as the colors, 0 transparent to 255 opaque; None: all of it is opaque
+    size: Size  # (width, height) of the photo; colors and alpha may be smaller
+    notes: tuple[str, ...]  # what is odd about it: "expected ..., found ..."
+
+    @property
+    def picture(self) -> Image.Image:
+        """The colors, with transparency laid over white."""
+        return over_white(self.colors, self.alpha)
 
 
 Source = Path | bytes
 """A file, or its content."""
 
+Stamp = tuple[int, int]
+"""(bytes, time of the last change in nanoseconds) of a file, which differ once it is another."""
+
+
+def file_stamp(path: Path) -> Stamp:
+    """The stamp of a file. Raises OSError."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
 
 def load_photo(source: Source) -> Image.Image:
-    """Read a photo as an upright 8-bit RGB picture, at its own size.
-
-    EXIF orientation is applied, transparency is laid over white, and 16-bit values are scaled to 8 bits.
-
-    Raises:
-        DataError: the file cannot be read as a picture.
-        OSError: the file cannot be opened.
-        MemoryError: there is too little for it.
-    """
+    """Read a photo as an upright 8-bit RGB picture in sRGB, at its own size; see ``read_photo``."""
     return read_photo(source, None).picture
 
 
-def read_photo(source: Source, enough: Size | None, *, upright: bool = True) -> Photo:
-    """Read a photo as ``load_photo`` does, but no larger than need be where its format allows that.
+def read_photo(source: Source, enough: Size | None = None, *, upright: bool = True) -> Photo:
+    """Read a photo upright, in 8-bit sRGB, and no larger than need be where its format allows that.
 
-    JPEGs can be decoded at a half, a quarter or an eighth of their size, for a fraction of the time and memory.
+    EXIF orientation is applied, colours are brought from their profile to sRGB, transparency is laid over white, and
+    greater depths are scaled to 8 bits. JPEGs can be decoded at a half, a quarter or an eighth of their size, for a
+    fraction of the time and memory.
 
     Args:
         source: the file.
         enough: (width, height) that the picture must have at least, if the photo has it; None: its own size.
         upright: apply EXIF orientation; False gives the photo as it is stored.
 
-    Errors are those of ``load_photo``.
+    Raises:
+        DataError: the file cannot be read as a picture.
+        OSError: the file cannot be opened.
+        MemoryError: there is too little for it.
     """
+    return _despite_texts(source, lambda source: _read(source, enough, upright))
+
+
+def _read(source: Source, enough: Size | None, upright: bool) -> Photo:
     with _said(source), _opened(source) as image:
-        if image.format == "EPS":
-            raise DataError(f"{_name(source)}: expected a picture, found a PostScript program, which is not run")
+        _check_kind(image, source)
         own = image.size
         reduced = None
         if enough is not None and isinstance(image, JpegImageFile):  # others are loaded by the look at their EXIF
             stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
             reduced = image.draft(None, stored)  # None keeps the mode
+        deep = low_bytes(image)
         image.load()
         if reduced is None:
             own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
         turn = _turn(image) if upright else None
-        picture = to_rgb(image)
+        colors, alpha, notes = to_srgb(_with_low_bytes(image, source) if deep and needs_low_bytes(image) else image)
         frames = _frames(image)  # last, since it goes through the file
+        if frames > 1:
+            notes += (f"expected one picture, found {frames} frames; the mask is that of the first",)
         if turn is None:
-            return Photo(picture, own, frames)
-        return Photo(picture.transpose(turn), own[::-1] if turn in _TRANSPOSED else own, frames)
+            return Photo(colors, alpha, own, notes)
+        turned = colors.transpose(turn), alpha.transpose(turn) if alpha else None
+        return Photo(*turned, own[::-1] if turn in _TRANSPOSED else own, notes)
+
+
+def _with_low_bytes(image: Image.Image, source: Source) -> Image.Image:
+    """A picture with 16 bits a colour, of which Pillow has loaded the high ones, brought to 8 bits by all of them."""
+    with _opened(source) as again:
+        again.tile = low_bytes(again)  # type: ignore[attr-defined]
+        again.load()
+        return with_low_bytes(image, again)
+
+
+def _check_kind(image: Image.Image, source: Source) -> None:
+    """Raise DataError for what Pillow opens although it is no photo, or not the one that is meant."""
+    if image.format == "EPS":
+        raise DataError(f"{_name(source)}: expected a picture, found a PostScript program, which is not run")
+    if image.format == "TIFF" and (raw := raw_kind(image, _begin(source), _path(source))):
+        raise DataError(f"{_name(source)}: expected a picture, found {raw}")
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -91,7 +129,35 @@ def is_address(path: str | os.PathLike[str]) -> bool:
 
 
 def _opened(source: Source) -> Image.Image:
+    try:
+        return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        if not is_heif(_begin(source)) or not _can_read_heif():
+            raise
     return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+
+
+@lru_cache(maxsize=1)
+def _can_read_heif() -> bool:
+    """Let Pillow read HEIC if pillow-heif is there; whether it is."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _begin(source: Source) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(source, bytes):
+        return source[:512]
+    with source.open("rb") as file:
+        return file.read(512)
+
+
+def _path(source: Source) -> Path | None:
+    return None if isinstance(source, bytes) else source
 
 
 def _name(source: Source) -> str:
@@ -107,14 +173,7 @@ def _said(source: Source) -> Iterator[None]:
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        if isinstance(source, bytes):
-            start = source[:512]
-        else:
-            with source.open("rb") as file:
-                start = file.read(512)
-        found = known_kind(start) or "a file in no format that Pillow knows"
-        if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1"):  # ISO/IEC 23008-12
-            found = "a HEIC one, which is not read; save it as JPEG"
+        found = unread_kind(_begin(source), _path(source), heif=_can_read_heif())
         raise DataError(f"{_name(source)}: expected a picture, found {found}") from None
     except Image.DecompressionBombError as error:
         pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
@@ -134,11 +193,11 @@ def _frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Image.Image:
-    """A photo that is no file as an 8-bit RGB picture, transparency laid over white.
+def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Photo:
+    """A photo that is no file, in 8-bit sRGB; a Pillow picture's EXIF orientation is not applied.
 
     Args:
-        photo: a picture of any Pillow mode but F, or an array: (H, W, 3) in RGB, (H, W, 4) in RGBA, or (H, W) in grey,
+        photo: a picture of any Pillow mode, or an array: (H, W, 3) in RGB, (H, W, 4) in RGBA, or (H, W) in grey,
             uint8, 0 to 255.
 
     Raises:
@@ -155,9 +214,10 @@ def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if not photo.width or not photo.height:
         raise DataError(f"expected a photo, found a picture of {photo.width} x {photo.height} pixels")
     try:
-        return to_rgb(photo)
+        colors, alpha, notes = to_srgb(photo)
     except (ValueError, OSError, SyntaxError) as error:  # the last two of a file that Pillow has not read to its end
         raise DataError(f"expected a photo, found a picture that is none ({error})") from error
+    return Photo(colors, alpha, photo.size, notes)
 
 
 def another_size(path: Path, wanted: Size) -> Size | None:
@@ -167,11 +227,15 @@ def another_size(path: Path, wanted: Size) -> Size | None:
 
     Errors are those of ``load_photo``.
     """
-    with _said(path), Image.open(path) as image:
-        if image.size == wanted:
-            return None
-        upright = image.size[::-1] if _turn(image) in _TRANSPOSED else image.size
-        return None if upright == wanted else upright
+
+    def look(source: Source) -> Size | None:
+        with _said(source), _opened(source) as image:
+            if image.size == wanted:
+                return None
+            upright = image.size[::-1] if _turn(image) in _TRANSPOSED else image.size
+            return None if upright == wanted else upright
+
+    return _despite_texts(path, look)
 
 
 def squash_photo(photo: Image.Image, size: Size | None) -> Image.Image:
@@ -208,17 +272,49 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None  # no EXIF that could be read
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode -> RGB. Raises ValueError for floating-point pictures."""
-    if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        grey = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point values have no fixed range; save it with 8 or 16 bits")
-    if image.mode == "La":
-        image = image.convert("LA")  # the only mode that Pillow converts it to
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+Read = TypeVar("Read")
+
+
+def _despite_texts(source: Source, read: Callable[[Source], Read]) -> Read:
+    """Read a file; a PNG whose texts are too long for Pillow, without them."""
+    try:
+        return read(source)
+    except DataError:
+        light = _without_texts(source)
+        if light is not None:
+            with suppress(DataError):
+                return read(light)
+        raise
+
+
+_EXIF_AS_TEXT = b"Raw profile type exif\0"
+"""Begins a text in which ImageMagick keeps EXIF, and so the orientation."""
+
+LARGEST_PROFILE = 2**20
+"""Bytes of a colour profile that Pillow takes from a PNG."""
+
+
+def _without_texts(source: Source) -> bytes | None:
+    """A PNG without its texts; None: it is no PNG, or has none."""
+    if not _begin(source).startswith(b"\x89PNG\r\n\x1a\n"):
+        return None
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    kept, at = [content[:8]], 8
+    while at + 12 <= len(content):  # length, name, data, sum (PNG, third edition, section 5.3)
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        name, data = content[at + 4 : at + 8], content[at + 8 : end - 4]
+        text = name in (b"tEXt", b"zTXt", b"iTXt") and not data.startswith(_EXIF_AS_TEXT)
+        if not text and not (name == b"iCCP" and _too_long(data)):
+            kept.append(content[at:end])
+        at = end
+    light = b"".join(kept)
+    return light if len(light) < len(content) else None
+
+
+def _too_long(profile: bytes) -> bool:
+    """Whether a PNG's compressed colour profile is longer than Pillow takes."""
+    compressed = profile[profile.find(b"\0") + 2 :]
+    try:
+        return len(zlib.decompressobj().decompress(compressed, LARGEST_PROFILE + 1)) > LARGEST_PROFILE
+    except zlib.error:
+        return True

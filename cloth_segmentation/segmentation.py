@@ -14,7 +14,7 @@ from cloth_segmentation.classes import CLASSES, PALETTE, class_number
 from cloth_segmentation.coco import encode_coco
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.logits import probabilities
-from cloth_segmentation.photos import Size, load_photo
+from cloth_segmentation.photos import Photo, Size, Stamp, file_stamp, read_photo
 from cloth_segmentation.pictures import mask_picture, overlay
 from cloth_segmentation.weights_info import WeightsInfo
 
@@ -46,7 +46,10 @@ class Segmentation:
     """
 
     labels: NDArray[np.uint8]
-    """Label map (H, W): the class of each pixel, 0 background, 1 upper body, 2 lower body, 3 full body."""
+    """Label map (H, W): the class of each pixel, 0 background, 1 upper body, 2 lower body, 3 full body.
+
+    Pixels that are wholly transparent in the photo are background.
+    """
 
     classes: tuple[str, ...] = CLASSES[1:]
     """Names of the clothes classes that were asked for; pixels of others are background."""
@@ -54,14 +57,20 @@ class Segmentation:
     segmenter: Maker
     """What made it."""
 
-    source: Path | bytes | Image.Image
-    """Where the photo is, the content of its file, or the photo itself, RGB."""
+    source: Path | bytes | Photo
+    """Where the photo is, the content of its file, or the photo itself."""
+
+    stamp: Stamp | None = None
+    """What tells whether the file at ``source`` is still the one that was segmented."""
+
+    notes: tuple[str, ...] = ()
+    """What is odd about the photo: "expected one picture, found 7 frames; ..."."""
 
     logits: NDArray[np.float32]
     """What the network gave, (4, h, w), at the size at which it saw the photo."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "photo"}  # which can be read again
+        return {name: value for name, value in vars(self).items() if name != "_read"}  # which can be again
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -78,22 +87,28 @@ class Segmentation:
         return tuple(name for name in self.classes if (self.labels == class_number(name)).any())
 
     @cached_property
+    def _read(self) -> Photo:
+        if isinstance(self.source, Photo):
+            return self.source
+        photo = read_photo(self.source)
+        if isinstance(self.source, Path) and file_stamp(self.source) != self.stamp:  # after it was read: no gap is left
+            raise DataError(
+                f"{self.source}: expected the photo that was segmented, found that its file has changed since; segment "
+                "it again"
+            )
+        return photo
+
+    @property
     def photo(self) -> Image.Image:
-        """The photo, upright, in RGB.
+        """The photo, upright, RGB, in sRGB; transparency is laid over white.
 
         If it came as a path, it is read again when it is first asked for: many that wait would fill the memory.
 
         Raises:
-            DataError: it can no longer be read, or is another one now.
+            DataError: it can no longer be read, or its file has changed.
             OSError: it can no longer be opened.
         """
-        if isinstance(self.source, Image.Image):
-            return self.source
-        photo = load_photo(self.source)
-        if isinstance(self.source, Path) and photo.size != self.size:
-            expected, found = (f"{size[0]} x {size[1]} pixels" for size in (self.size, photo.size))
-            raise DataError(f"{self.source}: expected the photo of {expected} that was there, found one of {found}")
-        return photo
+        return self._read.picture
 
     def only(self, *classes: str) -> "Segmentation":
         """The same for some classes: pixels of the others are background."""
@@ -104,7 +119,8 @@ class Segmentation:
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each class at each pixel, (4, H, W), 0 to 1, from the softmax of the logits.
 
-        The class of the highest is the label, unless ``min_area`` or ``only`` has changed it.
+        The class of the highest is the label, unless the pixel is transparent, or ``min_area`` or ``only`` has
+        changed it.
         """
         return probabilities(self.logits, self.size)
 
@@ -123,6 +139,8 @@ class Segmentation:
     def cutout(self, name: str, *, crop: bool = False) -> Image.Image:
         """The photo with all but one class transparent, and soft edges, RGBA.
 
+        What is transparent in the photo is so here, to the same degree.
+
         Args:
             name: the class. If the photo does not have it, everything is transparent.
             crop: leave out what is transparent around it, if there is something that is not.
@@ -131,7 +149,8 @@ class Segmentation:
         from cloth_segmentation.cutouts import coverage, cut_out
 
         number = class_number(name)
-        picture = cut_out(self.photo, coverage(self.labels == number, self.logits, number))
+        covered = coverage(self.labels == number, self.logits, number)
+        picture = cut_out(self._read.colors, covered, self._read.alpha)
         return picture.crop(picture.getchannel("A").getbbox()) if crop else picture
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cloth_segmentation.classes import CLASSES, ONE_GARMENT
 from cloth_segmentation.errors import DataError, DeviceError, RunError
 from cloth_segmentation.files import known_kind, sha256
 from cloth_segmentation.logits import label_map
-from cloth_segmentation.photos import Size, from_memory, is_address, read_photo, squash_photo
+from cloth_segmentation.photos import Photo, Size, Stamp, file_stamp, from_memory, is_address, read_photo, squash_photo
 from cloth_segmentation.resources import out_of_memory
 from cloth_segmentation.segmentation import Segmentation
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
@@ -80,10 +80,12 @@ PHOTO_ERRORS = (DataError, OSError, MemoryError)
 class Seen(NamedTuple):
     """A photo, squashed to the size at which the network sees it."""
 
-    source: Path | bytes | Image.Image  # where the whole photo is, its file's content, or the photo itself, RGB
+    source: Path | bytes | Photo  # where the whole photo is, its file's content, or the photo itself
+    stamp: Stamp | None  # of the file
     square: NDArray[np.uint8]  # (h, w, 3)
     size: Size  # the photo's own
-    frames: int  # more than 1: this is the first of an animation, or of a document's pages
+    transparent: NDArray[np.bool_] | None  # (H, W), where the photo is; None: nowhere
+    notes: tuple[str, ...]  # what is odd about the photo: "expected ..., found ..."
 
 
 @dataclass(frozen=True)
@@ -326,11 +328,15 @@ class Segmenter:
             MemoryError: there is too little for it.
         """
         source = _source(photo)
-        if isinstance(source, Image.Image):
-            return Seen(source, np.asarray(squash_photo(source, self.size)), source.size, 1)
         enough = None if self.size is None else (ENOUGH * self.size[0], ENOUGH * self.size[1])
-        picture, size, frames = read_photo(source, enough)
-        return Seen(source, np.asarray(squash_photo(picture, self.size)), size, frames)
+        stamp = file_stamp(source) if isinstance(source, Path) else None  # before it is read: no gap is left
+        read = source if isinstance(source, Photo) else read_photo(source, enough)
+        square = np.asarray(squash_photo(read.picture, self.size))
+        notes = read.notes
+        if (square == square[0, 0]).all():
+            notes += ("expected a photo, found a picture of one colour, in which there is nothing to see",)
+        transparent = None if read.alpha is None else np.asarray(read.alpha) == 0
+        return Seen(source, stamp, square, read.size, transparent, notes)
 
     def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Run the network on N squashed photos, each (H, W, 3) uint8 -> logits (N, C, H, W).
@@ -368,11 +374,20 @@ class Segmenter:
 
             logits = join_torn(logits, ONE_GARMENT)
         labels = label_map(logits, seen.size)
+        if seen.transparent is not None:
+            labels[seen.transparent] = 0
         if self.min_area:
             from cloth_segmentation.regions import absorb_small
 
             labels = absorb_small(labels, self.min_area)
-        return Segmentation(labels=labels, segmenter=self, source=seen.source, logits=logits)
+        return Segmentation(
+            labels=labels,
+            segmenter=self,
+            source=seen.source,
+            stamp=seen.stamp,
+            notes=seen.notes,
+            logits=logits,
+        )
 
     def weights(self) -> dict[str, Any]:
         """The weights file, its sum and its figures, as ``to_dict`` reports them."""
@@ -398,8 +413,8 @@ class Segmenter:
         return f"{self.path}: {self.info.arch}{iou}, at {size} by {self.engine.name}"
 
 
-def _source(photo: PhotoLike) -> Path | bytes | Image.Image:
-    """Where a photo is, its file's content, or the photo itself, RGB. Errors are those of ``Segmenter.__call__``."""
+def _source(photo: PhotoLike) -> Path | bytes | Photo:
+    """Where a photo is, its file's content, or the photo itself. Errors are those of ``Segmenter.__call__``."""
     if isinstance(photo, str | os.PathLike):
         if is_address(photo):
             raise DataError(f"{photo}: expected a file, found an address, which is never fetched; download it first")

@@ -69,22 +69,22 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
         path = self.image_folder / record.name
         wanted = (record.width, record.height)
         try:
-            photo, found, _ = read_photo(path, size)
-            if found != wanted:
+            photo = read_photo(path, size)
+            if photo.size != wanted:
                 # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
-                photo, found, _ = read_photo(path, size, upright=False)
+                photo = read_photo(path, size, upright=False)
         except OSError as error:
             raise unopened(path, error) from error
         except DataError as error:
             raise BadSampleError(str(error)) from error
-        if found != wanted:
+        if photo.size != wanted:
             raise BadSampleError(
                 f"{path}: expected {record.width} x {record.height} pixels (width x height) "
-                f"as {self.annotations.path} says, found {found[0]} x {found[1]}"
+                f"as {self.annotations.path} says, found {photo.size[0]} x {photo.size[1]}"
             )
         try:
             instances = [(self.label_of(category), mask) for category, mask in record.instances]
-            return photo, merge(instances, (record.height, record.width), size)
+            return photo.picture, merge(instances, (record.height, record.width), size)
         except ValueError as error:
             raise BadSampleError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
 

@@ -13,7 +13,7 @@ from cloth_segmentation.photos import Size
 from data.annotations import Annotations
 from data.dataset import LabelledPhotos, Square, unopened
 
-RULES = 1
+RULES = 2
 """Version of all that decides what a square looks like; a change of it makes new squares."""
 
 Writer = Callable[[Path], AbstractContextManager[Path]]

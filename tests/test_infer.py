@@ -79,12 +79,12 @@ def test_what_cannot_be_read_is_said_and_the_rest_done(tmp_path: Path, weights: 
     for name in ("a.jpg", "z.jpg"):
         photo(tmp_path / "in" / name)
     (tmp_path / "in" / "broken.jpg").write_bytes((tmp_path / "in" / "a.jpg").read_bytes()[:300])
-    (tmp_path / "in" / "notes.txt").write_text("not a photo")
+    (tmp_path / "in" / "notes.webp").write_text("not a photo")
     done = python("infer.py", *flags(tmp_path, weights, "--batch_size=2"))
     assert done.returncode == 1
     assert list(masks(tmp_path)) == ["a.png", "z.png"]
     assert re.search(r"Failed: .*broken.jpg: expected a picture", done.stderr)
-    assert re.search(r"Failed: .*notes.txt: expected a picture", done.stderr)
+    assert re.search(r"Failed: .*notes.webp: expected a picture", done.stderr)
     assert "Masks of 2 photos in" in done.stdout
     assert "2 failed" in done.stdout
     assert "Traceback" not in done.stderr
@@ -406,7 +406,7 @@ def test_another_size_than_the_weights_know_is_said(weights: Path) -> None:
 def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None:
     for number in range(5):
         photo(tmp_path / "in" / f"{number}.jpg", (40 + number, 30))
-    (tmp_path / "in" / "notes.txt").write_text("not a photo")
+    (tmp_path / "in" / "notes.webp").write_text("not a photo")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     (tmp_path / "in" / "broken.jpg").write_text("not a photo either")
     report = tmp_path / "report.csv"
@@ -417,7 +417,7 @@ def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None
     assert "Masks of 5 photos in" in done.stdout
     assert "2 failed" in done.stdout
     assert done.stderr.count("Failed: ") == 2
-    assert failed(report) == {"notes.txt", "broken.jpg"}
+    assert failed(report) == {"notes.webp", "broken.jpg"}
     assert infer.main(flags(tmp_path, weights)) == 1
     alone = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == alone
@@ -468,7 +468,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
 ) -> None:
     for number in range(30):
         photo(tmp_path / "in" / f"{number}.png", (64, 48))
-    (tmp_path / "in" / "0.txt").write_text("not a photo")
+    (tmp_path / "in" / "0.webp").write_text("not a photo")
     # One report has a place elsewhere, the other has none.
     for report in (tmp_path / "report.csv", small_disk / "report.csv"):
         done = fork("infer.py", *flags(tmp_path, weights, f"--report={report}", "--skip_existing"), folder=tmp_path)
@@ -481,7 +481,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
         assert "Traceback" not in done.stderr
         assert not list(small_disk.glob(".*"))
     assert f"--report {small_disk / 'report.csv'}: expected a file that can be written: [Errno 28]" in done.stderr
-    assert failed(tmp_path / "report.csv") == {"0.txt"}
+    assert failed(tmp_path / "report.csv") == {"0.webp"}
     before = masks(tmp_path)
     assert 0 < len(before) < 30
     subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
@@ -504,7 +504,7 @@ def failed(report: Path) -> set[str]:
 def test_a_run_that_is_stopped_goes_on(tmp_path: Path, weights: Path, number: signal.Signals) -> None:
     photo(tmp_path / "a.png", (64, 48))
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "0.txt").write_text("not a photo")
+    (tmp_path / "in" / "0.webp").write_text("not a photo")
     for name in range(1000, 2000):
         (tmp_path / "in" / f"{name}.png").symlink_to(tmp_path / "a.png")
     more = ["--save=mask,overlay", f"--report={tmp_path / 'report.csv'}"]
@@ -517,7 +517,7 @@ def test_a_run_that_is_stopped_goes_on(tmp_path: Path, weights: Path, number: si
     assert done.returncode == 1
     assert done.stderr.endswith("infer.py: interrupted\n")
     assert "Traceback" not in done.stderr
-    assert failed(tmp_path / "report.csv") == {"0.txt"}
+    assert failed(tmp_path / "report.csv") == {"0.webp"}
     found = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert len(found) < 2000
     assert not [name for name in found if name.startswith(".")]
@@ -540,7 +540,7 @@ def test_processes_that_are_stopped_report_together(tmp_path: Path, weights: Pat
     photo(tmp_path / "a.png", (64, 48))
     (tmp_path / "in").mkdir()
     for name in range(4):
-        (tmp_path / "in" / f"000{name}.txt").write_text("not a photo")
+        (tmp_path / "in" / f"000{name}.webp").write_text("not a photo")
     for name in range(1000, 2000):
         (tmp_path / "in" / f"{name}.png").symlink_to(tmp_path / "a.png")
     with socket.socket() as free:
@@ -558,7 +558,7 @@ def test_processes_that_are_stopped_report_together(tmp_path: Path, weights: Pat
         done = each.wait()
         assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
         assert done.stderr.endswith(f"infer.py [rank {rank}]: interrupted\n")
-    assert failed(tmp_path / "report.csv") == {"0000.txt", "0001.txt", "0002.txt", "0003.txt"}
+    assert failed(tmp_path / "report.csv") == {"0000.webp", "0001.webp", "0002.webp", "0003.webp"}
     assert not list((tmp_path / "out").glob(".*"))
 
 

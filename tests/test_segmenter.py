@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from conftest import ROOT, run
 from PIL import Image
 from pycocotools import mask as coco
+from scipy import ndimage
 
 import cloth_segmentation
 import infer
@@ -222,7 +224,7 @@ def test_other_arrays_are_refused_in_words(segment: Segmenter, array: np.ndarray
         segment(array)
 
 
-@pytest.mark.parametrize("picture", [Image.new("F", (5, 5)), Image.new("RGB", (0, 5))])
+@pytest.mark.parametrize("picture", [Image.new("RGB", (5, 0)), Image.new("RGB", (0, 5))])
 def test_pictures_that_show_nothing_are_refused_in_words(segment: Segmenter, picture: Image.Image) -> None:
     with pytest.raises(DataError, match=r"expected a photo, found a picture "):
         segment(picture)
@@ -415,13 +417,109 @@ def test_a_cutout_of_what_is_not_there_is_empty(astronaut: Segmentation) -> None
 
 
 def test_a_photo_that_has_changed_is_not_cut_by_the_old_mask(segment: Segmenter, tmp_path: Path) -> None:
-    Image.open(ASTRONAUT).save(tmp_path / "a.png")
+    path = tmp_path / "a.bmp"  # all files of one size have the same number of bytes
+    with Image.open(ASTRONAUT) as photo:
+        photo.save(path)
+        others = [photo.rotate(90), photo.crop((0, 0, 20, 30)), photo]
+    for other in others:
+        one = segment(path)
+        other.save(tmp_path / "new.bmp")
+        (tmp_path / "new.bmp").replace(path)
+        for again in (one, pickle.loads(pickle.dumps(one))):
+            for make in (lambda one: one.cutout("upper"), lambda one: one.overlay(), lambda one: one.photo):
+                with pytest.raises(DataError, match=r"a.bmp: expected the photo that was segmented, found that its"):
+                    make(again)
+    assert segment(path).overlay().size == (512, 512)
+
+
+HIDDEN = np.zeros((512, 512), np.uint8)
+HIDDEN[:, :256] = 255
+HIDDEN[300:, :256] = 100
+
+
+def see_through(name: str, path: Path) -> Image.Image:
+    """Write the astronaut, whose right half is transparent and whose lower left is half so, and give what is visible.
+
+    Formats that know only opaque and transparent have no half.
+    """
+    with Image.open(ASTRONAUT) as photo:
+        picture = photo.convert("L" if name.startswith("grey") else "RGB")
+    alpha = HIDDEN if not name.startswith(("palette", "key")) else np.where(HIDDEN > 0, 255, 0).astype(np.uint8)
+    if name.startswith("palette"):
+        picture = picture.quantize(64)
+        pixels = np.where(alpha > 0, np.asarray(picture), np.uint8(255))
+        colours = picture.getpalette()
+        picture = Image.fromarray(pixels)
+        picture.putpalette(colours + [0] * (768 - len(colours)))
+        picture.save(path, transparency=255)
+    elif name.startswith("key"):  # one colour, which the photo has nowhere else, stands for transparency
+        pixels = np.array(picture).clip(0, 254)
+        pixels[alpha == 0] = (255, 0, 255)
+        Image.fromarray(pixels).save(path, transparency=(255, 0, 255))
+    else:
+        picture.putalpha(Image.fromarray(alpha))
+        picture.save(path, **({"lossless": True, "exact": True} if path.suffix == ".webp" else {}))
+    return Image.fromarray(alpha)
+
+
+@pytest.mark.parametrize(
+    "name", ["colour.png", "grey.png", "palette.png", "palette.gif", "key.png", "colour.webp", "colour.tif"]
+)
+def test_what_is_transparent_stays_so_and_is_background(segment: Segmenter, tmp_path: Path, name: str) -> None:
+    alpha = np.asarray(see_through(name, tmp_path / name))
+    one = segment(tmp_path / name)
+    largest = max(range(1, 4), key=lambda number: (one.labels == number).sum())
+    assert not one.labels[alpha == 0].any()
+    whole = replace(segment, min_area=0.9)(tmp_path / name)
+    assert not whole.labels[alpha == 0].any()
+    with Image.open(tmp_path / name) as picture:
+        picture.load()
+        np.testing.assert_array_equal(segment(picture).labels, one.labels)
+        shown = np.asarray(picture.convert("RGBA"))
+    for again in (one, segment((tmp_path / name).read_bytes()), segment(shown)):
+        for clothes in CLASSES[1:]:
+            cut = np.asarray(again.cutout(clothes))
+            assert (cut[..., 3] <= alpha).all()
+            assert not cut[alpha == 0].any()
+        cut = np.asarray(again.cutout(CLASSES[largest]))
+        inside = ndimage.binary_erosion(one.labels == largest, iterations=4)
+        assert inside.sum() > 1000
+        np.testing.assert_array_equal(cut[inside][:, 3], alpha[inside])  # to the same degree
+        opaque = inside & (alpha == 255)
+        np.testing.assert_array_equal(cut[opaque], shown[opaque])
+        half = inside & (alpha == 100)
+        np.testing.assert_array_equal(cut[half], shown[half])  # its own colours, not those over white
+
+
+def test_the_command_keeps_what_is_transparent_so(tmp_path: Path) -> None:
+    alpha = np.asarray(see_through("colour.png", tmp_path / "a.png"))
+    flags = [
+        f"--input={tmp_path / 'a.png'}",
+        f"--output={tmp_path / 'out'}",
+        "--device=cpu",
+        "--save=mask,cutout,classes",
+    ]
+    assert infer.main([*flags, f"--checkpoint={BUNDLED}"]) == 0
+    with Image.open(tmp_path / "out" / "a.png") as mask, Image.open(tmp_path / "out" / "a_cutout_upper.png") as cut:
+        assert not np.asarray(mask)[alpha == 0].any()
+        assert np.asarray(mask)[alpha > 0].any()
+        assert (np.asarray(cut)[..., 3] <= alpha).all()
+
+
+def test_what_is_odd_about_a_photo_is_told(segment: Segmenter, tmp_path: Path) -> None:
+    assert segment(ASTRONAUT).notes == ()
+    for picture in (Image.new("RGB", (40, 30), "navy"), Image.new("I;16", (40, 30)), Image.new("F", (40, 30))):
+        assert segment(picture).notes == (
+            "expected a photo, found a picture of one colour, in which there is nothing to see",
+        )
+
+
+def test_a_photo_may_go_once_it_was_read(segment: Segmenter, tmp_path: Path) -> None:
+    shutil.copy(ASTRONAUT, tmp_path / "a.png")
     one = segment(tmp_path / "a.png")
-    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
-    with pytest.raises(
-        DataError, match=r"a.png: expected the photo of 512 x 512 pixels that was there, found one of 20"
-    ):
-        one.overlay()
+    before = one.cutout("upper")
+    (tmp_path / "a.png").unlink()
+    assert one.cutout("upper") == before
 
 
 def test_a_list_gives_what_single_calls_and_the_command_line_give(segment: Segmenter, tmp_path: Path) -> None:

@@ -63,9 +63,12 @@ def list_work(opt: InferOptions) -> Work:
         raise RunError(f"--output {output}: expected another folder than that of the photos, which masks would replace")
     if source.resolve() in output.resolve().parents:
         print(f"{output}: left out of the photos, since masks go there")
-    files, problems = list_photos(source, output)
+    files, problems, others = list_photos(source, output)
     if not files and not problems:
-        raise RunError(f"--input {source}: expected photos, found an empty folder")
+        found = f"none among {first_names(others)}" if others else "an empty folder"
+        raise RunError(f"--input {source}: expected photos, found {found}")
+    if others:
+        print(f"Left out, since their names are not those of photos: {first_names(others)}")
     with blame(f"--output {output}: expected a folder that can be written", OSError):
         check_folder(output)
     if opt.report:
@@ -75,18 +78,33 @@ def list_work(opt: InferOptions) -> Work:
     # Names depend on all photos of the folder, not on which are left to do.
     jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output, ENDINGS), strict=True)]
     if output.resolve() in folder.resolve().parents:
-        check_photos_stay(jobs, folder, output, opt)
+        check_photos_stay(jobs, others, folder, output, opt)
     left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt))]
     return Work(left, len(jobs) - len(left), problems)
 
 
-def check_photos_stay(jobs: Sequence[Job], folder: Path, output: Path, opt: InferOptions) -> None:
-    """Raise RunError if an output would replace a photo, which only a folder above that of the photos can lead to."""
-    photos = {folder.resolve() / job.photo.relative_to(folder) for job in jobs}
+NAMED = 3
+"""Files that a message names of many."""
+
+
+def first_names(files: Sequence[Path]) -> str:
+    """Files in a message: 5 files (a.txt, b.txt, c.txt, ...)."""
+    names = [one_line(path.name) for path in files[:NAMED]] + ["..."] * (len(files) > NAMED)
+    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(names)})"
+
+
+def check_photos_stay(
+    jobs: Sequence[Job], others: Sequence[Path], folder: Path, output: Path, opt: InferOptions
+) -> None:
+    """Raise RunError if an output would replace what is in the photos' folder, or in one below.
+
+    Only a folder above it can lead to that.
+    """
+    inputs = {folder.resolve() / path.relative_to(folder) for path in (*(job.photo for job in jobs), *others)}
     whole, classes = output.resolve(), classes_of(opt)
     for job in jobs:
         for path in (path for name in opt.outputs for path in job.paths(name, classes)):
-            if whole / path.relative_to(output) in photos:
+            if whole / path.relative_to(output) in inputs:
                 raise RunError(f"--output {output}: expected a folder where masks replace no photos, found {path}")
 
 
@@ -198,8 +216,7 @@ def segment_photos(
                     fail(job.photo, error)
                     progress.update()
             for job, seen in good:
-                if seen.frames > 1:
-                    note = f"expected one picture, found {seen.frames} frames; the mask is that of the first"
+                for note in seen.notes:
                     progress.write(one_line(f"{job.photo}: {note}"), file=sys.stderr)
             if not good:
                 continue

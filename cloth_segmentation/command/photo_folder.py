@@ -14,21 +14,38 @@ class Problem(NamedTuple):
     reason: str  # what was expected, what was found
 
 
+OTHER_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+"""Files that desktops leave in folders, in small letters. Those of macOS and Linux are hidden."""
+
+OTHER_ENDINGS = frozenset(
+    (
+        *(".txt", ".md", ".log", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".xmp"),
+        *(".aae", ".url", ".lnk", ".htm", ".html", ".css", ".js", ".py", ".ipynb", ".sh", ".bat", ".exe", ".pdf"),
+        *(".doc", ".docx", ".odt", ".rtf", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".zip", ".tar", ".gz", ".tgz"),
+        *(".bz2", ".xz", ".7z", ".rar", ".npy", ".npz", ".pkl", ".pickle", ".parquet", ".db", ".sqlite", ".h5", ".mat"),
+        *(".pth", ".pt", ".ckpt", ".onnx", ".safetensors", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv"),
+        *(".mpg", ".mpeg", ".3gp", ".mts", ".flv", ".mp3", ".m4a", ".wav", ".ogg", ".flac", ".aac"),
+    )
+)
+"""Endings of names of files that are plainly no photos, in small letters."""
+
+
 class Listing(NamedTuple):
     """What a folder holds, in order of the names."""
 
     files: list[Path]  # which may be photos
-    problems: list[Problem]  # all else
+    problems: list[Problem]  # what is no file, or cannot be opened
+    others: list[Path]  # files that are no photos by their names, and are left out
 
 
 def list_photos(source: Path, output: Path | None = None) -> Listing:
-    """The files of a folder and its sub-folders, or one file; hidden ones are left out.
+    """The files of a folder and its sub-folders, or one file, whatever its name; hidden ones are left out.
 
     Args:
         source: the folder or file.
         output: a folder that is left out too.
     """
-    listing = Listing([], [])
+    listing = Listing([], [], [])
     left_out = output.stat() if output and output.is_dir() else None
     waiting = [source]  # the next one last; functions that call themselves give up before file systems do
     while waiting:
@@ -38,6 +55,8 @@ def list_photos(source: Path, output: Path | None = None) -> Listing:
             if not stat.S_ISDIR(status.st_mode):
                 if reason := _no_file(path, status.st_mode):
                     listing.problems.append(Problem(path, reason))
+                elif path is not source and _is_other(path):
+                    listing.others.append(path)
                 else:
                     listing.files.append(path)
             elif left_out is None or not os.path.samestat(status, left_out):
@@ -49,7 +68,12 @@ def list_photos(source: Path, output: Path | None = None) -> Listing:
     return listing
 
 
-_OTHERS = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+def _is_other(path: Path) -> bool:
+    """Whether a file is no photo by its name."""
+    return path.name.lower() in OTHER_NAMES or path.suffix.lower() in OTHER_ENDINGS
+
+
+_NO_FILES = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 """What is no file, and would be waited for if it were opened."""
 
 
@@ -67,4 +91,4 @@ def _no_file(path: Path, mode: int) -> str:
         return ""
     if stat.S_ISDIR(mode):
         return "expected a photo, found a link to a folder, which is not followed"
-    return f"expected a photo, found a {link}{_OTHERS.get(stat.S_IFMT(mode), 'thing that is no file')}"
+    return f"expected a photo, found a {link}{_NO_FILES.get(stat.S_IFMT(mode), 'thing that is no file')}"
