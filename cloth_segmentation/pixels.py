@@ -48,7 +48,7 @@ def to_srgb(image: Image.Image) -> Pixels:
     transform = None
     if profile:
         space, transform = _from_profile(profile)
-        if space == "RGB" and image.mode != "CMYK":
+        if space == "RGB" and image.mode not in ("RGB", "CMYK"):
             image = image.convert("RGB")
         elif space == "L" and image.mode == "1":
             image = image.convert("L")
