@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
-from cloth_segmentation.photos import another_size, load_photo, read_photo
+from cloth_segmentation.photos import another_size, read_photo
 from data import label_map, rle
 from data.annotations import scan
 from data.checks import check_photos
@@ -108,14 +108,17 @@ def read_image(content: bytes, folder: Path) -> None:
     with contextlib.suppress(DataError):
         another_size(path, (4, 4))
     try:
-        photo = load_photo(path)
+        photo = read_photo(path)
     except DataError:
         return
-    assert photo.mode == "RGB"
+    assert photo.picture.mode == "RGB"
+    assert photo.picture.size == photo.size
     assert min(photo.size) > 0
-    reduced, size, _ = read_photo(path, (4, 4))
-    assert size == photo.size
-    assert all(small >= min(4, own) for small, own in zip(reduced.size, size, strict=True))
+    reduced = read_photo(path, (4, 4))
+    assert reduced.size == photo.size
+    assert all(small >= min(4, own) for small, own in zip(reduced.picture.size, photo.size, strict=True))
+    for one in (photo, reduced):
+        assert one.alpha is None or (one.alpha.mode, one.alpha.size) == ("L", one.picture.size)
 
 
 def read_weights(content: bytes, folder: Path) -> None:
