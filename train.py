@@ -33,6 +33,7 @@ from data.checks import read_checked
 from data.dataset import LabelledPhotos, TrainingSquares
 from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader, workers_expected
 from data.prepared import PreparedPhotos
+from data.sides import Sides, choose_sides, write_sides
 from data.transforms import Augmentation, normalise
 from infer import Segmenter
 from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
@@ -69,6 +70,8 @@ class Photos(NamedTuple):
     train: Annotations
     usable: NDArray[np.int64]  # numbers of the training photos that may be used
     held_out: Annotations | None
+    all: Annotations  # of --df_path
+    sides: Sides  # of all
 
 
 class Training:
@@ -81,7 +84,7 @@ class Training:
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         go_on = opt.continue_train or restarted(opt, self.folder.options_path)
         resumed = processes.on_main(lambda: self.folder.open(go_on=go_on))
-        photos = read_photos(opt, processes)
+        photos = read_photos(opt, processes, self.folder.photos_path if resumed is not None else None)
 
         self.label_set = LABEL_SETS[opt.labels]
         self.class_of_label = torch.tensor(self.label_set.classes, device=self.device)
@@ -114,25 +117,28 @@ class Training:
         self._begin(photos, resumed is not None)
 
     def _begin(self, photos: Photos, resumed: bool) -> None:
-        """Write the options into the run's folder, and say what begins."""
-        changed = self.processes.on_main(self._claim)
+        """Write options and photos into the run's folder, and say what begins."""
+        changed = self.processes.on_main(lambda: self._claim(photos))
         self.log.say(describe(self.opt))
         self.log.text("options", describe(self.opt))
         if resumed and changed:
             self.log.say(f"Changed since this run was last started: {', '.join(changed)}")
+        if photos.sides.said:
+            self.log.say(photos.sides.said)
         held_out = len(photos.held_out) if photos.held_out else "none"
         self.log.say(
             f"{len(photos.usable)} photos for training, {held_out} for validation; {self.processes.world_size} "
             f"process(es) on {self.device.type}; step {self.step} of {self.opt.iter}"
         )
 
-    def _claim(self) -> list[str]:
-        """Write the options into the run's folder, and give those that have changed: "lr 0.001 -> 0.01"."""
+    def _claim(self, photos: Photos) -> list[str]:
+        """Write options and photos into the run's folder; give the options that have changed: "lr 0.001 -> 0.01"."""
         with blame(f"--save_dir {self.opt.save_dir}: expected a folder that can be written", OSError):
             self.folder.claim()
             before, now = begun_with(self.folder.options_path), asdict(self.opt)
             with atomic_path(self.folder.options_path) as part:
                 save(self.opt, part)
+            write_sides(self.folder.photos_path, photos.all, photos.sides)
         for name in ("continue_train", "device", "distributed", "nThreads"):
             del now[name]  # nothing that a run learns depends on them
         return [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
@@ -475,28 +481,32 @@ class Training:
         self.log.conclude(f"Done: {self.step} steps, weights in {folder}", self.step, self.draws, weights)
 
 
-def read_photos(opt: TrainOptions, processes: Processes) -> Photos:
-    """The photos of a run, looked at. Raises RunError."""
+def read_photos(opt: TrainOptions, processes: Processes, record: Path | None = None) -> Photos:
+    """The photos of a run, looked at; ``record``: of a run that goes on. Raises RunError or DataError."""
     if opt.prepared_dir:
         with blame(f"--prepared_dir {opt.prepared_dir}: expected a folder that can be written", OSError):
             Path(opt.prepared_dir).mkdir(parents=True, exist_ok=True)
     folder = "--image_folder", opt.image_folder
     photos, bad = checked(opt, processes, ("--df_path", opt.df_path), folder, opt.max_dataset_size)
+    sides = processes.on_main(lambda: choose_sides(photos, opt.val_fraction, opt.seed, record))
+    train = photos.select(np.flatnonzero(~sides.held_out))
+    usable = train.without(bad)
     if opt.val_df_path:
         if opt.val_image_folder:
             folder = "--val_image_folder", opt.val_image_folder
-        held_out, bad_held_out = checked(opt, processes, ("--val_df_path", opt.val_df_path), folder)
-        return Photos(photos, photos.without(bad), held_out.select(held_out.without(bad_held_out)))
-    if not opt.val_fraction:
-        return Photos(photos, photos.without(bad), None)
-    train, held_out = photos.split(opt.val_fraction, opt.seed)
-    usable, held_out = train.without(bad), held_out.select(held_out.without(bad))
+        held_out, bad = checked(opt, processes, ("--val_df_path", opt.val_df_path), folder)
+    elif opt.val_fraction or sides.held_out.any():
+        held_out = photos.select(np.flatnonzero(sides.held_out))
+    else:
+        return Photos(train, usable, None, photos, sides)
+    held_out = held_out.select(held_out.without(bad))
     if not len(usable) or not len(held_out):
         raise RunError(
             f"--val_fraction {opt.val_fraction}: expected photos on both sides, found {len(usable)} for training and "
-            f"{len(held_out)} for validation"
+            f"{len(held_out)} for validation; a photo's name and --seed decide, so with few photos another --seed may "
+            "help (a run that goes on keeps the sides it had)"
         )
-    return Photos(train, usable, held_out)
+    return Photos(train, usable, held_out, photos, sides)
 
 
 def checked(

@@ -6,6 +6,7 @@ worker next to nothing; a mask is read when its photo is.
 """
 
 import csv
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class Annotations:
     names: NDArray[np.str_]  # (P,)
     heights: NDArray[np.int32]  # (P,) pixels
     widths: NDArray[np.int32]  # (P,) pixels
+    digests: NDArray[np.uint64]  # (P,) of size, masks and categories: other labels have another one
     first: NDArray[np.int64]  # (P + 1,)
     offsets: NDArray[np.int64]  # (I,) bytes from the start of the file to the mask
     lengths: NDArray[np.int64]  # (I,) bytes of the mask
@@ -89,6 +91,7 @@ class Annotations:
             names=self.names[photos],
             heights=self.heights[photos],
             widths=self.widths[photos],
+            digests=self.digests[photos],
             first=first,
             offsets=self.offsets[instances],
             lengths=self.lengths[instances],
@@ -108,12 +111,6 @@ class Annotations:
     def head(self, photos: int) -> "Annotations":
         """The same index with at most the first ``photos`` photos."""
         return self.select(np.arange(min(photos, len(self))))
-
-    def split(self, fraction: float, seed: int) -> tuple["Annotations", "Annotations"]:
-        """(training, held-out) photos: ``fraction`` of them held out, by chance but the same for one seed."""
-        held_out = round(len(self) * fraction)
-        order = np.random.default_rng(seed).permutation(len(self))
-        return self.select(np.sort(order[held_out:])), self.select(np.sort(order[:held_out]))
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -184,12 +181,14 @@ def scan(path: Path, most: int | None = None) -> tuple[Annotations, list[Fault]]
 
     is_clothes = np.array([class_of(category) > 0 for category in range(len(CATEGORIES))])
     clothes = table[is_clothes[table["category"]]].sort_values("photo", kind="stable")
+    first_instance = np.searchsorted(clothes["photo"].to_numpy(), np.arange(len(names) + 1))
     index = Annotations(
         path=path,
         names=np.array(names, dtype=np.str_),
         heights=photos["height"].to_numpy(np.int32),
         widths=photos["width"].to_numpy(np.int32),
-        first=np.searchsorted(clothes["photo"].to_numpy(), np.arange(len(names) + 1)),
+        digests=_digests(photos, clothes, first_instance),
+        first=first_instance,
         offsets=clothes["offset"].to_numpy(np.int64),
         lengths=clothes["length"].to_numpy(np.int64),
         lines=clothes["line"].to_numpy(np.int32),
@@ -199,6 +198,16 @@ def scan(path: Path, most: int | None = None) -> tuple[Annotations, list[Fault]]
         return index, faults
     first = index.head(most)
     return first, first.faults_of(faults)
+
+
+def _digests(photos: pd.DataFrame, clothes: pd.DataFrame, first: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Digests of the photos' labels (P,); the order of a photo's instances does not count."""
+    sizes = photos["height"].to_numpy(np.uint64) << np.uint64(32) | photos["width"].to_numpy(np.uint64)
+    # Odd factors tell the categories apart, also where two instances swap theirs. Sums go round at 2**64.
+    factors = 2 * clothes["category"].to_numpy(np.uint64) + np.uint64(1)
+    sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(clothes["digest"].to_numpy(np.uint64) * factors)))
+    digests: NDArray[np.uint64] = sums[first[1:]] - sums[first[:-1]] + sizes
+    return digests
 
 
 class _Row(NamedTuple):
@@ -246,7 +255,7 @@ def _rows(path: Path, faults: list[Fault]) -> Iterator[_Row]:
                         _text(fields[category].split(b"_", 1)[0]),
                         offset + start,
                         len(fields[mask]),
-                        hash(fields[mask]),
+                        int.from_bytes(hashlib.blake2b(fields[mask], digest_size=8).digest(), "little"),
                     )
             offset += len(line)
 

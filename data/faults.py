@@ -1,6 +1,6 @@
 """What is wrong with annotations and photos: named and counted, rather than one at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 SHOWN = 3
@@ -21,7 +21,13 @@ def summary(faults: Sequence[Fault]) -> str:
     kinds: dict[str, list[str]] = {}
     for fault in faults:
         kinds.setdefault(fault.kind, []).append(fault.text)
+    return counted(kinds)
+
+
+def counted(kinds: Mapping[str, Sequence[str]]) -> str:
+    """Number of things of each kind, with the first ones; one kind a line, none for a kind that has none."""
     return "\n".join(
         f"  {len(texts):,} {kind}: {'; '.join(texts[:SHOWN])}{'; ...' if len(texts) > SHOWN else ''}"
         for kind, texts in kinds.items()
+        if texts
     )

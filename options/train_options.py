@@ -105,7 +105,13 @@ class TrainOptions(BaseOptions):
     )
 
     # Validation
-    val_fraction: float = option(0.0, "share of the photos held out for validation", least=0, below=1)
+    val_fraction: float = option(
+        0.0,
+        "hold out about this share of the photos for validation; the name of a photo decides, so it stays held out "
+        "when others are added",
+        least=0,
+        below=1,
+    )
     val_df_path: str = option("", "annotations of the validation photos, instead of --val_fraction")
     val_image_folder: str = option("", "folder of the photos of --val_df_path [that of --image_folder]")
     val_freq: int = option(1000, "validate every N steps", least=1)

@@ -86,15 +86,6 @@ def test_selecting_keeps_photos_with_their_masks(photo_folder: PhotoFolder) -> N
     assert len(index.head(99)) == len(index)
 
 
-def test_split_is_fixed_by_its_seed(photo_folder: PhotoFolder) -> None:
-    index = read_annotations(photo_folder.csv)
-    train, held_out = index.split(0.25, seed=1)
-    assert (len(train), len(held_out)) == (6, 2)
-    assert set(train.names) | set(held_out.names) == set(index.names)
-    assert list(index.split(0.25, seed=1)[1].names) == list(held_out.names)
-    assert any(list(index.split(0.25, seed=seed)[1].names) != list(held_out.names) for seed in range(2, 6))
-
-
 @needs_ccp
 def test_real_annotations() -> None:
     index = read_annotations(CCP / "train.csv")

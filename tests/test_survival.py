@@ -66,9 +66,9 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(train_flags: Trai
         process = Fork("train.py", *train_flags(*SETTINGS, f"--name={name}"), folder=tmp_path / "printed")
         if trial % 2:
             time.sleep(chance.uniform(0, duration))
-        else:  # one of the files of one of the saves: options, 3 weights, 3 states, 2 best weights
+        else:  # one of the files of one of the saves: options, photos, 3 weights, 3 states, 2 best weights
             seen: set[Path] = set()
-            nth = chance.randint(1, 9)
+            nth = chance.randint(1, 10)
 
             def is_writing(seen: set[Path] = seen, nth: int = nth, results: Path = results) -> bool:
                 now = unfinished(results)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -239,6 +240,83 @@ def test_what_a_run_goes_on_with_otherwise_is_said(train_flags: TrainFlags, caps
     assert train.main(train_flags("--iter=2", "--lr=0.5", "--continue_train")) == 0
     said = capsys.readouterr().out
     assert "Changed since this run was last started: iter 1 -> 2, lr 0.001 -> 0.5" in said
+
+
+def sides(flags: list[str]) -> tuple[list[str], list[str]]:
+    """Names of the photos that a run of these flags trains on, and of those that it is measured on."""
+    run = train.Training(parse(TrainOptions, flags), Processes(torch.device("cpu")))
+    run.log.close()
+    assert run.val_loader is not None
+    return tuple(loader.dataset.squares.photos.names for loader in (run.loader, run.val_loader))
+
+
+def add_photo(photo_folder: PhotoFolder, name: str) -> None:
+    """A copy of 001.png, before all others in the CSV."""
+    shutil.copy(photo_folder.images / "001.png", photo_folder.images / name)
+    header, *rows = photo_folder.csv.read_text().splitlines()
+    new = [row.replace("001.png", name) for row in rows if row.startswith("001.png")]
+    photo_folder.csv.write_text("\n".join([header, *new, *rows]) + "\n")
+
+
+def test_held_out_photos_stay_held_out_when_photos_are_added(
+    train_flags: TrainFlags, photo_folder: PhotoFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = train_flags("--val_fraction=0.4")
+    assert train.main([*flags, "--iter=1"]) == 0
+    trained_on, held_out = sides([*flags, "--continue_train"])
+    assert "Photos have changed" not in capsys.readouterr().out
+    for number in range(6):
+        add_photo(photo_folder, f"new{number}.png")
+    assert train.main([*flags, "--iter=2", "--continue_train"]) == 0
+    assert "\n  6 photos added: new5.png; new4.png; new3.png; ...\n" in capsys.readouterr().out
+    found = sides([*flags, "--continue_train"])
+    assert [[name for name in side if not name.startswith("new")] for side in found] == [trained_on, held_out]
+    assert all(len(now) > len(before) for now, before in zip(found, (trained_on, held_out), strict=True))
+    assert sides([*flags, "--name=other"]) == found  # a run that begins now has the same
+
+
+@pytest.mark.parametrize("more", [["--val_fraction=0"], ["--val_fraction=0.9"], ["--val_fraction=0.4", "--seed=5"]])
+def test_held_out_photos_stay_held_out_whatever_share_is_asked_for_later(
+    more: list[str], train_flags: TrainFlags, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = train_flags("--val_fraction=0.4")
+    assert train.main([*flags, "--iter=1"]) == 0
+    before = sides([*flags, "--continue_train"])
+    assert sides([*flags, *more, "--continue_train"]) == before
+    assert "--val_fraction and --seed as they are now decide for new photos only" in capsys.readouterr().out
+
+
+def test_held_out_photos_are_not_trained_on_when_others_are_named_for_validation(
+    train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    assert train.main(train_flags("--val_fraction=0.4", "--iter=1")) == 0
+    trained_on, _ = sides(train_flags("--val_fraction=0.4", "--continue_train"))
+    validation = write_photos(tmp_path / "val", 3)
+    named = [f"--val_df_path={validation.csv}", f"--val_image_folder={validation.images}"]
+    assert sides(train_flags("--continue_train", *named)) == (trained_on, ["000.png", "001.png", "002.png"])
+
+
+def test_photos_that_were_trained_on_are_never_held_out(train_flags: TrainFlags) -> None:
+    assert train.main(train_flags("--iter=1")) == 0
+    with pytest.raises(
+        RunError, match=r"--val_fraction 0.4: expected photos on both sides, found 8 for training and 0"
+    ):
+        train.main(train_flags("--iter=2", "--val_fraction=0.4", "--continue_train"))
+
+
+def test_two_processes_agree_on_what_has_changed(
+    train_flags: TrainFlags, photo_folder: PhotoFolder, tmp_path: Path
+) -> None:
+    flags = train_flags("--val_fraction=0.4", "--val_freq=2")
+    assert train.main([*flags, "--iter=1"]) == 0
+    add_photo(photo_folder, "new.png")
+    ranks = [
+        rank.wait() for rank in two_ranks([*flags, "--iter=2", "--seed=3", "--continue_train"], tmp_path / "printed")
+    ]
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
+    assert ["1 photos added: new.png" in rank.stdout for rank in ranks] == [True, False]
+    assert "5 photos for training, 4 for validation; 2 process(es)" in ranks[0].stdout
+    assert len(set(state_of(tmp_path)["weights_sha256"])) == 1
 
 
 def test_fewer_steps_than_are_done_are_refused(train_flags: TrainFlags) -> None:

@@ -22,6 +22,7 @@ class RunFolder:
     """Where a run keeps its results.
 
     options.json                        the options it was last started with
+    photos.csv                          the photos it was last started with, and which are held out
     training_state.pth                  all that is needed to go on
     training_state_previous.pth         the same of the save before, should the newer file not have survived
     .lock                               held by the process that trains; empty until there is a state
@@ -32,6 +33,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.options_path = folder / "options.json"
+        self.photos_path = folder / "photos.csv"
         self.lock_path = folder / ".lock"
         self._claim: IO[str] | None = None
         self.state_path = folder / "training_state.pth"
