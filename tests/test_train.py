@@ -400,9 +400,9 @@ def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlag
     flags = [f"--augment_{name}={value}" for name, value in asdict(wanted).items()]
     opt = parse(TrainOptions, train_flags("--region_loss=2.5", *flags))
     run = train.Training(opt, Processes(torch.device("cpu")))
-    index, usable, _ = train.read_photos(opt, run.processes)
-    assert run._squares(index, opt.image_folder, usable).augmentation == wanted
-    assert run._squares(index, opt.image_folder).augmentation == Augmentation()
+    photos = train.read_photos(opt, run.processes)
+    assert run._squares(photos.train, opt.image_folder, photos.usable).augmentation == wanted
+    assert run._squares(photos.train, opt.image_folder).augmentation == Augmentation()
     assert run.loss.region_weight == 2.5
 
 
