@@ -127,6 +127,8 @@ def read_photos(opt: EvaluateOptions) -> Annotations:
         RunError: a photo, row or mask cannot be used.
     """
     found = read_checked(("--df_path", opt.df_path), ("--image_folder", opt.image_folder), opt.max_dataset_size)
+    if found.notes:
+        print(found.notes, file=sys.stderr)
     if not all(fault.harmless for fault in found.faults):
         raise RunError(found.report)
     if found.faults:

@@ -517,6 +517,8 @@ def checked(
     Arguments are those of ``read_checked``. Raises RunError.
     """
     found = read_checked(csv, folder, most, processes.on_main)
+    if found.notes and processes.is_main:
+        print(found.notes, file=sys.stderr)
     left = len(found.photos.without(found.bad))
     if found.faults and (opt.on_bad_sample == "stop" or not left):
         remedy = f"--on_bad_sample skip goes on with the {left} photos that are left." if left else "No photo is left."

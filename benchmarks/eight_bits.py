@@ -20,7 +20,7 @@ from benchmarks.measure import hardware, interleaved, table  # noqa: E402
 from benchmarks.weights import random_weights  # noqa: E402
 from cloth_segmentation.classes import CLASSES  # noqa: E402
 from cloth_segmentation.onnx_engine import OnnxEngine  # noqa: E402
-from data.annotations import read_annotations  # noqa: E402
+from data.checks import read_checked  # noqa: E402
 from data.dataset import LabelledPhotos  # noqa: E402
 from evaluate import evaluate  # noqa: E402
 from export import export  # noqa: E402
@@ -58,7 +58,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="times each way runs [7]")
     opt = parser.parse_args()
 
-    measured = LabelledPhotos(read_annotations(Path(opt.df_path)), Path(opt.image_folder))
+    checked = read_checked(("--df_path", opt.df_path), ("--image_folder", opt.image_folder))
+    if checked.faults:
+        parser.error(checked.report)
+    measured = LabelledPhotos(checked.photos, Path(opt.image_folder))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fitted = folder / "photos"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.picture_kinds import is_heif, raw_kind, unread_kind
@@ -220,20 +221,32 @@ def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Photo:
     return Photo(colors, alpha, photo.size, notes)
 
 
-def another_size(path: Path, wanted: Size) -> Size | None:
-    """The upright size of a photo, from its header, if it differs from ``wanted``; None if it fits.
+class Sizes(NamedTuple):
+    """The size of a photo before and after EXIF turns it."""
 
-    A photo also fits if it has the wanted size as stored, before EXIF turns it.
+    stored: Size  # that of the other for a TIFF, which is never read as it is stored
+    upright: Size
+    turned: bool  # EXIF turns or mirrors it
+
+
+def read_sizes(path: Path, wanted: Size) -> Sizes:
+    """The sizes of a photo, from its header.
+
+    A PNG of another stored size than ``wanted`` is decoded too, since its EXIF may stand behind the pixels.
 
     Errors are those of ``load_photo``.
     """
 
-    def look(source: Source) -> Size | None:
+    def look(source: Source) -> Sizes:
         with _said(source), _opened(source) as image:
-            if image.size == wanted:
-                return None
-            upright = image.size[::-1] if _turn(image) in _TRANSPOSED else image.size
-            return None if upright == wanted else upright
+            _check_kind(image, source)
+            turn = _turn(image, header_only=image.size == wanted)
+            if isinstance(image, TiffImageFile):  # some versions of Pillow turn it already when they open it
+                stored = image.tag_v2[256], image.tag_v2[257]
+                upright = stored[::-1] if turn in _TRANSPOSED else stored
+                return Sizes(upright, upright, turned=False)
+            upright = image.size[::-1] if turn in _TRANSPOSED else image.size
+            return Sizes(image.size, upright, turn is not None)
 
     return _despite_texts(path, look)
 
@@ -264,10 +277,12 @@ _TRANSPOSED = (
 """What swaps width and height."""
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _turn(image: Image.Image, *, header_only: bool = False) -> Image.Transpose | None:
     # Pillow's exif_transpose writes the other tags anew and fails on strange ones; only the orientation matters here.
     try:
-        return _UPRIGHT.get(image.getexif().get(0x0112, 1))
+        # A PNG looks for EXIF behind its pixels, and decodes them for that.
+        exif = Image.Image.getexif(image) if header_only else image.getexif()
+        return _UPRIGHT.get(exif.get(0x0112, 1))
     except Exception:
         return None  # no EXIF that could be read
 

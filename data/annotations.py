@@ -55,6 +55,8 @@ class Annotations:
     lengths: NDArray[np.int64]  # (I,) bytes of the mask
     lines: NDArray[np.int32]  # (I,) of the file, from 1
     categories: NDArray[np.uint8]  # (I,) ids of clothes
+    upright: bool = True
+    """Masks fit photos as EXIF turns them; False: as they are stored. For photos whose size fits either way."""
 
     def __len__(self) -> int:
         return len(self.names)

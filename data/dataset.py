@@ -69,10 +69,10 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
         path = self.image_folder / record.name
         wanted = (record.width, record.height)
         try:
-            photo = read_photo(path, size)
+            # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
+            photo = read_photo(path, size, upright=self.annotations.upright)
             if photo.size != wanted:
-                # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
-                photo = read_photo(path, size, upright=False)
+                photo = read_photo(path, size, upright=not self.annotations.upright)
         except OSError as error:
             raise unopened(path, error) from error
         except DataError as error:

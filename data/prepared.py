@@ -24,8 +24,9 @@ class PreparedPhotos(LabelledPhotos):
     """Photos as ``LabelledPhotos`` has them, and their squares from ``folder`` where they are there.
 
     A square is one file, ``.npy``, (H, W, 4) uint8: RGB and label. Its name is a hash of all that it is made of: of
-    the photo its name, size in bytes and time of change, its label map's instances, the square's size, the rules. So
-    what has changed is made anew, and processes that make the same square at the same time write the same.
+    the photo its name, size in bytes and time of change, its label map's instances, whether they were drawn upright,
+    the square's size, the rules. So what has changed is made anew, and processes that make the same square at the same
+    time write the same.
 
     Args:
         annotations: as in ``LabelledPhotos``.
@@ -71,7 +72,8 @@ class PreparedPhotos(LabelledPhotos):
         except OSError as error:
             raise unopened(path, error) from error
         instances = [(self.label_of(category), mask) for category, mask in record.instances]
-        parts = (RULES, size, record.name, stored.st_size, stored.st_mtime_ns, record.height, record.width, instances)
+        photo = record.name, stored.st_size, stored.st_mtime_ns, record.height, record.width
+        parts = (RULES, size, *photo, self.annotations.upright, instances)
         name = hashlib.sha256(repr(parts).encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:]}.npy"
 

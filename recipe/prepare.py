@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data import rle  # noqa: E402
-from data.annotations import COLUMNS, Annotations, Photo, scan  # noqa: E402
+from data.annotations import COLUMNS, Annotations, Photo  # noqa: E402
+from data.checks import read_checked  # noqa: E402
 from data.dataset import LabelledPhotos  # noqa: E402
 from data.transforms import LabelledPhoto, normalise  # noqa: E402
 from networks import U2NETP  # noqa: E402
@@ -210,10 +211,13 @@ class Table:
         self.add(Photo(f"made/{path.name}", image.height, image.width, masks))
 
 
-def read(source: str, folder: Path, *, held_out: bool) -> Annotations:
-    """The photos of a source that are held out, or the others."""
-    index, _ = scan(folder / "train.csv")
-    return index.select(np.flatnonzero([is_held_out(source, name) == held_out for name in index.names.tolist()]))
+def read(source: str, folder: Path) -> tuple[Annotations, Annotations]:
+    """The photos of a source that are held out, and the others."""
+    found = read_checked((f"--{source}", str(folder / "train.csv")), (f"--{source}", str(folder / "train")))
+    if found.notes:
+        print(found.notes, file=sys.stderr)
+    held_out = np.array([is_held_out(source, name) for name in found.photos.names.tolist()])
+    return found.photos.select(np.flatnonzero(held_out)), found.photos.select(np.flatnonzero(~held_out))
 
 
 def without_clothes(
@@ -260,13 +264,15 @@ def main() -> int:
         link = opt.output / source
         link.unlink(missing_ok=True)
         link.symlink_to((getattr(opt, source) / "train").resolve())
-    for source in ("ccp", "flat"):
-        validation = Table(opt.output, f"val_{source}.csv")
-        validation.add_photos(source, read(source, getattr(opt, source), held_out=True))
-        validation.file.close()
+    index = {}
+    for source in ("ccp", "more", "flat"):
+        held_out, index[source] = read(source, getattr(opt, source))
+        if source != "more":  # none of its photos is held out
+            validation = Table(opt.output, f"val_{source}.csv")
+            validation.add_photos(source, held_out)
+            validation.file.close()
 
     table = Table(opt.output, "train.csv")
-    index = {source: read(source, getattr(opt, source), held_out=False) for source in ("ccp", "more", "flat")}
     photos = {source: LabelledPhotos(index[source], opt.output / source) for source in index}
     table.add_photos("ccp", index["ccp"])
     table.add_photos("more", index["more"])

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
-from cloth_segmentation.photos import another_size, read_photo
+from cloth_segmentation.photos import read_photo, read_sizes
 from data import label_map, rle
 from data.annotations import scan
 from data.checks import check_photos
@@ -91,7 +91,7 @@ def read_csv(content: bytes, folder: Path) -> None:
     try:
         index, faults = scan(path)
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
-            faults += check_photos(index, folder)
+            faults += check_photos(index, folder).faults
     except DataError:
         return
     good = index.without({fault.photo for fault in faults})
@@ -106,7 +106,7 @@ def read_image(content: bytes, folder: Path) -> None:
     path = folder / "photo"
     path.write_bytes(content)
     with contextlib.suppress(DataError):
-        another_size(path, (4, 4))
+        read_sizes(path, (4, 4))
     try:
         photo = read_photo(path)
     except DataError:

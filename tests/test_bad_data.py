@@ -168,7 +168,7 @@ def test_a_photo_that_breaks_later_is_skipped_named_and_counted(
     photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
 ) -> None:
     break_when_decoded(photo_folder.images / "001.png")
-    assert check_photos(read_annotations(photo_folder.csv), photo_folder.images) == []
+    assert check_photos(read_annotations(photo_folder.csv), photo_folder.images).faults == []
     for workers in (0, 2):
         flags = train_flags("--iter=4", "--print_freq=2", f"--nThreads={workers}", f"--name=run{workers}")
         done = fork("train.py", *flags, "--val_fraction=0.4", "--val_freq=4", folder=tmp_path / "printed")
@@ -230,7 +230,7 @@ def test_names_may_hold_any_bytes(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(HEADER.encode() + b"\n" + name + b",1 2,4,4,0\n")
     index = read_annotations(tmp_path / "train.csv")
     assert os.fsencode(index[0].name) == name
-    assert check_photos(index, tmp_path) == []
+    assert check_photos(index, tmp_path).faults == []
 
 
 def test_a_missing_folder_is_said(photo_folder: PhotoFolder) -> None:
@@ -241,7 +241,7 @@ def test_a_missing_folder_is_said(photo_folder: PhotoFolder) -> None:
 def test_the_first_faults_of_each_kind_are_named(photo_folder: PhotoFolder) -> None:
     for number in range(5):
         (photo_folder.images / f"{number:03d}.png").unlink()
-    faults = check_photos(read_annotations(photo_folder.csv), photo_folder.images)
+    faults = check_photos(read_annotations(photo_folder.csv), photo_folder.images).faults
     assert summary(faults) == "  5 photos that are not there: '000.png'; '001.png'; '002.png'; ..."
 
 
