@@ -19,9 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from cloth_segmentation.depths import GREY_AND_ALPHA, are_high_bytes_enough, colours_to_8_bits, deep_form, mend_order
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.picture_kinds import is_heif, raw_kind, unread_kind
-from cloth_segmentation.pixels import low_bytes, needs_low_bytes, over_white, to_srgb, with_low_bytes
+from cloth_segmentation.pixels import over_white, to_srgb
 
 # Of strange tags, and of sizes from 90 megapixels on; 180 are an error. Once for all: photos are read in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -50,14 +51,17 @@ class Photo(NamedTuple):
 Source = Path | bytes
 """A file, or its content."""
 
-Stamp = tuple[int, int]
-"""(bytes, time of the last change in nanoseconds) of a file, which differ once it is another."""
+Stamp = tuple[int, int, int]
+"""(bytes, times of the last change of content and of anything, in nanoseconds) of a file: another one once it differs.
+
+A copy may keep the first time; no program sets the second one.
+"""
 
 
 def file_stamp(path: Path) -> Stamp:
     """The stamp of a file. Raises OSError."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def load_photo(source: Source) -> Image.Image:
@@ -93,12 +97,13 @@ def _read(source: Source, enough: Size | None, upright: bool) -> Photo:
         if enough is not None and isinstance(image, JpegImageFile):  # others are loaded by the look at their EXIF
             stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
             reduced = image.draft(None, stored)  # None keeps the mode
-        deep = low_bytes(image)
+        form = deep_form(image)
+        _mend(image, source)
         image.load()
         if reduced is None:
             own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
         turn = _turn(image) if upright else None
-        colors, alpha, notes = to_srgb(_with_low_bytes(image, source) if deep and needs_low_bytes(image) else image)
+        colors, alpha, notes = to_srgb(image if are_high_bytes_enough(image, form) else _with_all_bits(image, source))
         frames = _frames(image)  # last, since it goes through the file
         if frames > 1:
             notes += (f"expected one picture, found {frames} frames; the mask is that of the first",)
@@ -108,12 +113,37 @@ def _read(source: Source, enough: Size | None, upright: bool) -> Photo:
         return Photo(*turned, own[::-1] if turn in _TRANSPOSED else own, notes)
 
 
-def _with_low_bytes(image: Image.Image, source: Source) -> Image.Image:
-    """A picture with 16 bits a colour, of which Pillow has loaded the high ones, brought to 8 bits by all of them."""
+def _mend(image: Image.Image, source: Source) -> None:
+    """Mend what Pillow tells wrongly, or not at all, of a picture that it has opened and not loaded."""
+    mend_order(image)
+    if image.format == "PNG":
+        plan = getattr(image, "tile", ())
+        form = plan[0][3] if plan else ""
+        key = image.info.get("transparency")
+        if form in _LOW_BITS and isinstance(key, int):
+            image.info["transparency"] = key * _LOW_BITS[form]  # the grey values have become those of 8 bits
+        if form in ("I;16B", "RGB;16B", "RGBA;16B", GREY_AND_ALPHA) and (bits := _significant_bits(source)):
+            image.info["significant_bits"] = bits
+
+
+_LOW_BITS = {"L;2": 85, "L;4": 17}
+"""Forms of grey with fewer bits, and by how much their values grow."""
+
+
+def _significant_bits(source: Source) -> int | None:
+    """The greatest number of bits that a PNG calls significant (PNG, third edition, section 11.3.2.7)."""
+    for name, data, _ in _chunks(_content(source)):
+        if name == b"sBIT":
+            return max(data, default=0) or None
+        if name == b"IDAT":
+            break
+    return None
+
+
+def _with_all_bits(image: Image.Image, source: Source) -> Image.Image:
+    """A picture of 16 bits a channel, of which Pillow has loaded the high ones, in 8 bits that all of them tell."""
     with _opened(source) as again:
-        again.tile = low_bytes(again)  # type: ignore[attr-defined]
-        again.load()
-        return with_low_bytes(image, again)
+        return colours_to_8_bits(image, again)
 
 
 def _check_kind(image: Image.Image, source: Source) -> None:
@@ -216,7 +246,7 @@ def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Photo:
         raise DataError(f"expected a photo, found a picture of {photo.width} x {photo.height} pixels")
     try:
         colors, alpha, notes = to_srgb(photo)
-    except (ValueError, OSError, SyntaxError) as error:  # the last two of a file that Pillow has not read to its end
+    except (ValueError, TypeError, OSError, SyntaxError) as error:  # the last two: a file not yet read to its end
         raise DataError(f"expected a photo, found a picture that is none ({error})") from error
     return Photo(colors, alpha, photo.size, notes)
 
@@ -302,8 +332,8 @@ def _despite_texts(source: Source, read: Callable[[Source], Read]) -> Read:
         raise
 
 
-_EXIF_AS_TEXT = b"Raw profile type exif\0"
-"""Begins a text in which ImageMagick keeps EXIF, and so the orientation."""
+_ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Begin texts that may hold the orientation: EXIF of ImageMagick, and XMP."""
 
 LARGEST_PROFILE = 2**20
 """Bytes of a colour profile that Pillow takes from a PNG."""
@@ -313,17 +343,32 @@ def _without_texts(source: Source) -> bytes | None:
     """A PNG without its texts; None: it is no PNG, or has none."""
     if not _begin(source).startswith(b"\x89PNG\r\n\x1a\n"):
         return None
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    kept, at = [content[:8]], 8
-    while at + 12 <= len(content):  # length, name, data, sum (PNG, third edition, section 5.3)
-        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
-        name, data = content[at + 4 : at + 8], content[at + 8 : end - 4]
-        text = name in (b"tEXt", b"zTXt", b"iTXt") and not data.startswith(_EXIF_AS_TEXT)
-        if not text and not (name == b"iCCP" and _too_long(data)):
-            kept.append(content[at:end])
-        at = end
+    content = _content(source)
+    kept = [content[:8]]
+    for name, data, chunk in _chunks(content):
+        if name == b"iCCP" and _too_long(data):
+            kept.append(_NO_PROFILE)
+        elif name not in (b"tEXt", b"zTXt", b"iTXt") or data.startswith(_ORIENTATION_TEXTS):
+            kept.append(chunk)
     light = b"".join(kept)
     return light if len(light) < len(content) else None
+
+
+def _content(source: Source) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(name, data, all of it) of each chunk of a PNG: length, name, data, sum (PNG, third edition, section 5.3)."""
+    at = 8
+    while at + 12 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        yield png[at + 4 : at + 8], png[at + 8 : end - 4], png[at:end]
+        at = end
+
+
+_NO_PROFILE = b"\0\0\0\3iCCPx\0\0" + zlib.crc32(b"iCCPx\0\0").to_bytes(4, "big")
+"""A colour profile that cannot be read, in the place of one that Pillow does not take, so that it is told of one."""
 
 
 def _too_long(profile: bytes) -> bool:

@@ -8,7 +8,7 @@ from cloth_segmentation.files import known_kind
 
 _RAW = "a camera raw, of which only a preview could be read; develop it, and save it as JPEG, PNG or TIFF"
 _JPEG_XL = "a JPEG XL picture, which is not read; save it as JPEG or PNG"
-_TIFF = "a TIFF of a kind that Pillow cannot read; save it as JPEG, PNG, or TIFF with 8 bits a channel"
+_TIFF = "a TIFF of a kind that Pillow cannot read; save it as JPEG, PNG, or a TIFF in RGB with 8 bits a channel"
 _VIDEO = "a video; save frames of it as JPEG or PNG"
 _SOUND = "a sound file"
 _ARCHIVE = "an archive; unpack it"
@@ -61,14 +61,23 @@ _RIFF = {b"AVI ": _VIDEO, b"WAVE": _SOUND}
 
 RAW_ENDINGS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
-    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
 """Endings of the names of camera raws, many of which are TIFFs."""
 
 
 def is_heif(begin: bytes) -> bool:
     """Whether a file that begins like this is what pillow-heif reads."""
-    return begin[4:8] == b"ftyp" and begin[8:12] in _HEIC + _HEIC_SEQUENCE
+    return _brand(begin) in _HEIC + _HEIC_SEQUENCE
+
+
+def _brand(begin: bytes) -> bytes:
+    """The first brand of a file that is known; else its major one, or b"" if it has none."""
+    if begin[4:8] != b"ftyp":
+        return b""
+    end = min(int.from_bytes(begin[:4], "big"), len(begin))
+    brands = [begin[8:12], *(begin[at : at + 4] for at in range(16, end - 3, 4))]
+    return next((brand for brand in brands if brand in _BRANDS), brands[0])
 
 
 def unread_kind(begin: bytes, path: Path | None, *, heif: bool) -> str:
@@ -84,7 +93,7 @@ def unread_kind(begin: bytes, path: Path | None, *, heif: bool) -> str:
     if path is not None and path.suffix.lower() in RAW_ENDINGS:
         return _RAW
     if begin[4:8] == b"ftyp":
-        brand = begin[8:12]
+        brand = _brand(begin)
         if brand not in _BRANDS:
             return _OTHER_BRANDS.get(brand, _VIDEO)
         name, remedy = _BRANDS[brand]
@@ -100,11 +109,11 @@ def unread_kind(begin: bytes, path: Path | None, *, heif: bool) -> str:
 
 
 # Tags of TIFF and DNG (TIFF 6.0, section 8; DNG 1.7, chapter 4).
-_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
+_SUBFILE_TYPE, _BITS, _COMPRESSION, _PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258, 259, 284, 330, 50706
 
 
 def raw_kind(image: Image.Image, begin: bytes, path: Path | None) -> str:
-    """Name a TIFF whose first picture is a preview of the one that is meant; "" for all other pictures.
+    """Name a TIFF of which a preview, or nothing right, would be read; "" for all other pictures.
 
     Args:
         image: as opened.
@@ -114,9 +123,13 @@ def raw_kind(image: Image.Image, begin: bytes, path: Path | None) -> str:
     if image.format != "TIFF":
         return ""
     tags = getattr(image, "tag_v2", {})
-    if _DNG_VERSION in tags or begin[8:10] == b"CR" or (path is not None and path.suffix.lower() in RAW_ENDINGS):
+    canon = begin[:4] == b"II*\0" and begin[8:12] == b"CR\x02\0"
+    if _DNG_VERSION in tags or canon or (path is not None and path.suffix.lower() in RAW_ENDINGS):
         return _RAW
     kind = tags.get(_SUBFILE_TYPE, 0)
-    if isinstance(kind, int) and kind & 1:
+    if isinstance(kind, int) and kind & 1 and (_SUB_IFDS in tags or getattr(image, "n_frames", 1) > 1):
         return "a TIFF that begins with a preview, as camera raws do; save the whole picture as JPEG, PNG or TIFF"
+    bits = tags.get(_BITS, (8,))
+    if tags.get(_PLANES) == 2 and tags.get(_COMPRESSION) == 1 and isinstance(bits, tuple) and max(bits) > 8:
+        return "a TIFF with 16 bits in a plane for each colour, which Pillow reads wrongly; save it as PNG"
     return ""

@@ -114,7 +114,10 @@ class Segmentation:
         """The same for some classes: pixels of the others are background."""
         numbers = sorted(class_number(name) for name in classes)
         kept = np.where(np.isin(self.labels, numbers), self.labels, np.uint8(0))
-        return replace(self, labels=kept, classes=tuple(CLASSES[number] for number in numbers if number))
+        some = replace(self, labels=kept, classes=tuple(CLASSES[number] for number in numbers if number))
+        if "_read" in vars(self):
+            vars(some)["_read"] = self._read  # once is enough
+        return some
 
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each class at each pixel, (4, H, W), 0 to 1, from the softmax of the logits.

@@ -36,35 +36,36 @@ def png16(pixels: NDArray[np.uint16], *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def tiff(values: NDArray, tags: dict[int, int] | None = None) -> bytes:
-    """A TIFF of (H, W) or (H, W, 3) values of any type, least byte first, with more tags, or others."""
+def tiff(values: NDArray, tags: dict[int, int] | None = None, order: str = "<", packed: bool = False) -> bytes:
+    """A TIFF of (H, W) or (H, W, 3) values of any type, with more tags, or others; packed: compressed by zlib."""
     channels = values.shape[2] if values.ndim == 3 else 1
-    form = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
-    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    data = zlib.compress(data) if packed else data
     entries = {
         256: values.shape[1],
         257: values.shape[0],
         258: values.dtype.itemsize * 8,
-        259: 1,
+        259: 8 if packed else 1,
         262: 2 if channels == 3 else 1,
         273: 8,
         277: channels,
         278: values.shape[0],
         279: len(data),
-        339: form,
+        339: {"u": 1, "i": 2, "f": 3}[values.dtype.kind],
     } | (tags or {})
+    data += bytes(len(data) % 2)
     at = 8 + len(data)
     several = at + 2 + 12 * len(entries) + 4  # where the numbers of three channels lie
-    body, rest = struct.pack("<H", len(entries)), b""
+    body, rest = struct.pack(order + "H", len(entries)), b""
     for tag, value in sorted(entries.items()):
         if channels == 3 and tag in (258, 339):
-            body += struct.pack("<HHII", tag, 3, 3, several + len(rest))
-            rest += struct.pack("<HHH", value, value, value)
+            body += struct.pack(order + "HHII", tag, 3, 3, several + len(rest))
+            rest += struct.pack(order + "HHH", value, value, value)
         elif isinstance(value, float):
-            body += struct.pack("<HHIf", tag, 11, 1, value)
+            body += struct.pack(order + "HHIf", tag, 11, 1, value)
         else:
-            body += struct.pack("<HHII", tag, 4, 1, value)
-    return struct.pack("<2sHI", b"II", 42, at) + data + body + bytes(4) + rest
+            body += struct.pack(order + "HHII", tag, 4, 1, value)
+    return struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, at) + data + body + bytes(4) + rest
 
 
 def ramp(white: int, dtype: type = np.uint16) -> NDArray:
@@ -109,6 +110,52 @@ def test_colours_in_sixteen_bits_are_seen_from_black_to_white(tmp_path: Path, bi
         assert read_photo(tmp_path / name).alpha is None
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_grey_with_alpha_in_sixteen_bits_is_seen_from_black_to_white(bits: int) -> None:
+    values = ramp(2**bits - 1)
+    half = np.full_like(values, 2 ** (bits - 1))
+    photo = read_photo(png16(np.dstack((values, half))))
+    np.testing.assert_array_equal(np.asarray(photo.colors)[..., 1], RAMP)
+    assert photo.alpha is not None
+    assert photo.alpha.getextrema() == (128, 128)
+    assert read_photo(png16(np.dstack((values, np.full_like(values, 2**bits - 1))))).alpha is None
+
+
+def test_colours_of_fewer_bits_than_their_alpha_stay_opaque() -> None:
+    values = ramp(4095) // 5
+    photo = read_photo(png16(np.dstack((values, values, values, np.full_like(values, 4095)))))
+    assert photo.alpha is None
+    assert np.abs(np.asarray(photo.picture)[..., 1] - RAMP / 5).max() <= 1
+
+
+def test_a_transparent_value_is_known_at_any_depth() -> None:
+    values = ramp(65535)
+    key = struct.pack(">H", values[0, 20])
+    expected = np.where(values == values[0, 20], 0, 255)
+    np.testing.assert_array_equal(np.asarray(read_photo(png16(values, chunk(b"tRNS", key))).alpha), expected)
+    three = np.dstack((values, values, values))
+    np.testing.assert_array_equal(np.asarray(read_photo(png16(three, chunk(b"tRNS", key * 3))).alpha), expected)
+    for bits in (2, 4):
+        lines = np.tile(np.arange(2**bits, dtype=np.uint8), (8, 8 // bits * 4))
+        packed = np.packbits((lines[..., None] >> np.arange(bits - 1, -1, -1)) & 1, axis=None).reshape(8, -1)
+        header = struct.pack(">IIBBBBB", lines.shape[1], 8, bits, 0, 0, 0, 0)
+        body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
+        parts = chunk(b"IHDR", header), chunk(b"tRNS", b"\0\2"), chunk(b"IDAT", body), chunk(b"IEND", b"")
+        photo = read_photo(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        np.testing.assert_array_equal(np.asarray(photo.alpha), np.where(lines == 2, 0, 255))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_order_of_bytes_is_no_matter(order: str, packed: bool) -> None:
+    one = RAMP.astype(np.float32) / 255
+    signed = RAMP.astype(np.int16) * 128 + 64
+    for values in (one, signed, signed.astype(np.int32), ramp(65535), np.dstack([ramp(4095)] * 3)):
+        found = np.asarray(load_photo(tiff(values, order=order, packed=packed)))[..., 1]
+        expected = RAMP if values.dtype.kind != "i" else (RAMP.astype(int) * 128 + 64) // 128
+        assert np.abs(found.astype(int) - expected).max() <= 1, values.dtype
+
+
 def test_dark_pictures_with_all_sixteen_bits_stay_dark(tmp_path: Path) -> None:
     dark = (RAMP // 10).astype(np.uint16)
     for step in (256, 257):
@@ -131,12 +178,53 @@ WHOLE = RAMP.astype(np.float32)
         (WHOLE / 255 / 5, {}),
         (WHOLE / 5, {S_GREATEST: 255.0}),
         (WHOLE / 255 / 5 - 3, {S_LEAST: -3.0, S_GREATEST: -2.0}),
+        (1000 + ramp(4095) // 5, {S_LEAST: 1000, S_GREATEST: 5095}),
+        (ramp(4999) // 5, {S_GREATEST: 4999}),
+        (np.dstack([ramp(65535) // 5] * 3), {S_GREATEST: 65535}),
     ],
-    ids=["12 bits", "12 bits, signed tag", "16 in 32 bits", "0 to 1", "0 to 255", "-3 to -2"],
+    ids=[
+        *("12 bits", "12 bits, signed tag", "16 in 32 bits", "0 to 1", "0 to 255", "-3 to -2", "1000 to 5095"),
+        *("0 to 4999", "colours"),
+    ],
 )
 def test_dark_pictures_stay_dark_where_the_file_says_what_is_white(tmp_path: Path, values: NDArray, tags: dict) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(values, tags))
     assert np.abs(read(tmp_path / "a.tif")[..., 1] - RAMP / 5).max() <= 1.5
+
+
+@pytest.mark.parametrize("white", [255, 1023, 4095, 65535])
+def test_a_dark_portable_graymap_stays_dark(white: int) -> None:
+    values = RAMP.astype(np.int64) * white // 255 // 5
+    data = values.astype(">u2" if white > 255 else "u1").tobytes()
+    picture = load_photo(f"P5 64 48 {white}\n".encode() + data)
+    assert np.abs(np.asarray(picture)[..., 1] - RAMP / 5).max() <= 1.5
+
+
+def test_significant_bits_of_a_png_say_what_is_white() -> None:
+    values = ramp(4095) // 5
+    for pixels, bits in ((values, b"\x0c"), (np.dstack([values] * 3), b"\x0c\x0c\x0c")):
+        found = np.asarray(load_photo(png16(pixels, chunk(b"sBIT", bits))))[..., 1]
+        assert np.abs(found - RAMP / 5).max() <= 1
+
+
+def test_great_numbers_without_a_sign_are_no_negative_ones() -> None:
+    values = RAMP.astype(np.uint32) * 16_843_009
+    np.testing.assert_array_equal(np.asarray(load_photo(tiff(values)))[..., 1], RAMP)
+
+
+@pytest.mark.parametrize("exposure", [0.5, 2.0, 2.2, 4.0])
+def test_floating_point_values_of_any_exposure_are_seen(exposure: float) -> None:
+    found = np.asarray(load_photo(tiff(RAMP.astype(np.float32) / 255 * np.float32(exposure))))[..., 1]
+    assert (np.diff(found[0].astype(int)) >= 0).all()
+    assert found[:, 48:].min() > 60
+    assert len(np.unique(found)) > 30
+
+
+def test_an_outlier_darkens_no_floating_point_picture() -> None:
+    for white in (1, 255):
+        values = RAMP.astype(np.float32) * np.float32(white / 255)
+        values[0, 0] = 1e6
+        assert np.abs(np.asarray(load_photo(tiff(values)))[1:, :, 1].astype(int) - RAMP[1:]).max() <= 1
 
 
 @pytest.mark.parametrize("white", [1, 255, 65535])
@@ -259,6 +347,36 @@ def test_a_profile_that_cannot_be_used_is_left_out_and_said(tmp_path: Path, icc:
     assert f"found one that {found}; it is left out" in photo.notes[0]
 
 
+def test_a_profile_that_pillow_does_not_take_is_said() -> None:
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "PNG")
+    broken = chunk(b"iCCP", b"a\0\0\x78\x9c" + b"\xff" * 50)
+    long = chunk(b"iCCP", b"a\0\0" + zlib.compress(ADOBE_RGB + bytes(2**21)))
+    for part in (broken, long):
+        photo = read_photo(file.getvalue()[:33] + part + file.getvalue()[33:])
+        np.testing.assert_array_equal(np.asarray(photo.picture), RGB)
+        assert "found one that cannot; it is left out" in photo.notes[0]
+
+
+def ink_profile() -> bytes:
+    """A CMYK profile with a table (lut8Type) in which black ink alone counts: paper is white, ink is black."""
+    corners = b"".join(bytes([0 if node & 1 else 255, 128, 128]) for node in range(16))  # Lab; the last ink goes first
+    identity = struct.pack(">9i", *(65536 if place % 4 == 0 else 0 for place in range(9)))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + corners + bytes(range(256)) * 3
+    made = profile(b"CMYK", WHITE | {b"A2B0": lut})
+    return made[:12] + b"prtr" + made[16:20] + b"Lab " + made[24:]
+
+
+def test_ink_comes_from_its_profile_to_srgb(tmp_path: Path) -> None:
+    ink = Image.merge("CMYK", [Image.fromarray(channel) for channel in (RAMP, RAMP, RAMP, RAMP[:, ::-1].copy())])
+    icc = ink_profile()
+    expected = managed(ink, icc)
+    assert np.abs(expected - np.asarray(ink.convert("RGB"))).max() > 50
+    for name in ("a.tif", "a.jpg"):
+        ink.save(tmp_path / name, icc_profile=icc, **({"quality": 100, "subsampling": 0} if name == "a.jpg" else {}))
+        assert np.abs(read(tmp_path / name) - expected).max() <= 4
+
+
 def test_ink_without_a_profile_is_shown_as_before(tmp_path: Path) -> None:
     ink = Image.fromarray(RGB).convert("CMYK")
     for settings in ({}, {"icc_profile": ADOBE_RGB}):  # one that is not for inks
@@ -295,6 +413,15 @@ def test_long_texts_in_a_png_are_no_matter(tmp_path: Path, kind: bytes, place: s
             load_photo(tmp_path / "cut.png")
 
 
+def test_an_orientation_in_xmp_outlives_long_texts() -> None:
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "PNG")
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    texts = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21)))
+    content = file.getvalue()
+    assert load_photo(content[:33] + b"".join(texts) + content[33:]).size == (48, 64)
+
+
 # Previews
 
 
@@ -310,7 +437,9 @@ def preview_first(*more: tuple[int, int], make: Callable[[bytes], bytes] = bytes
         ("a.NEF", preview_first((254, 1), (330, 8)), "a camera raw"),
         ("a.arw", preview_first(), "a camera raw"),
         ("a.tif", preview_first((254, 1), (330, 8)), "a TIFF that begins with a preview"),
-        ("b.tif", preview_first((254, 3)), "a TIFF that begins with a preview"),
+        ("b.tif", preview_first((254, 3), (330, 8)), "a TIFF that begins with a preview"),
+        ("planes.tif", tiff(np.dstack([ramp(65535)] * 3), {284: 2}), "a TIFF with 16 bits in a plane"),
+        ("a.jpg", b"II*\0\x10\0\0\0CR\x02\0" + tiff(RGB)[12:], "a camera raw|a TIFF"),
     ],
 )
 def test_a_preview_is_not_taken_for_the_photo(tmp_path: Path, name: str, data: bytes, kind: str) -> None:
@@ -320,8 +449,11 @@ def test_a_preview_is_not_taken_for_the_photo(tmp_path: Path, name: str, data: b
 
 
 def test_a_tiff_with_a_preview_behind_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.tif").write_bytes(tiff(RGB, {254: 0, 330: 8}))
-    np.testing.assert_array_equal(read(tmp_path / "a.tif"), RGB)
+    like_canon = RGB.copy()
+    like_canon[0, 0] = (67, 82, 3)  # "CR"
+    for pixels, tags in ((RGB, {254: 0, 330: 8}), (RGB, {254: 1}), (like_canon, {})):
+        (tmp_path / "a.tif").write_bytes(tiff(pixels, tags))
+        np.testing.assert_array_equal(read(tmp_path / "a.tif"), pixels)
     file = io.BytesIO()
     Image.fromarray(RGB).save(file, "JPEG")
     (tmp_path / "named_wrongly.dng").write_bytes(file.getvalue())

@@ -53,10 +53,10 @@ def list_photos(source: Path, output: Path | None = None) -> Listing:
         try:
             status = path.stat() if path is source and path.is_dir() else path.lstat()
             if not stat.S_ISDIR(status.st_mode):
-                if reason := _no_file(path, status.st_mode):
-                    listing.problems.append(Problem(path, reason))
-                elif path is not source and _is_other(path):
+                if path is not source and _is_other(path):
                     listing.others.append(path)
+                elif reason := _no_file(path, status.st_mode):
+                    listing.problems.append(Problem(path, reason))
                 else:
                     listing.files.append(path)
             elif left_out is None or not os.path.samestat(status, left_out):
