@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cloth_segmentation.errors import DataError
 from data.categories import CATEGORIES, class_of
 from data.faults import Fault, summary
+from data.other_formats import other_format, packed_beside
 
 csv.field_size_limit(2**31 - 1)  # a mask may have more characters than the module's default allows
 
@@ -145,9 +146,13 @@ def scan(path: Path, most: int | None = None) -> tuple[Annotations, list[Fault]]
         OSError: the file cannot be read.
     """
     if not path.is_file():
+        beside = packed_beside(path)
         raise DataError(
             f"{path}: expected annotations in the format of iMaterialist (Fashion) 2019, found no such file"
+            + (f", but {beside}" if beside else "")
         )
+    if other := other_format(path, COLUMNS):
+        raise DataError(f"{path}: expected annotations as CSV, in plain text, found {other}")
     faults: list[Fault] = []
     table = pd.DataFrame(_rows(path, faults), columns=_Row._fields)
     if table.empty and not faults:

@@ -51,7 +51,7 @@ def test_line_ends_quotes_and_columns_may_differ(tmp_path: Path, text: str) -> N
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "expected the columns"),
+        ("", "found an empty file"),
         ("ImageId,Height\n", "EncodedPixels, Width, ClassId missing"),
         (HEADER, "only a header"),
         (HEADER + "a.jpg,1 2,4,4,0\na.jpg,1 2,4,4\n", "line 3: expected 5 fields, found 4"),

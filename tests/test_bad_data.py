@@ -66,13 +66,13 @@ def loops(folder: PhotoFolder) -> None:
 MATRIX = {
     # The file
     "csv is a folder": (no_csv, r"--df_path: .*train.csv: expected annotations .* found no such file"),
-    "csv is empty": (whole_file(b""), r"expected the columns ImageId, .* missing"),
-    "csv is a web page": (whole_file(b"<!DOCTYPE html><html>sign in</html>"), r"expected the columns .* found '<!"),
+    "csv is empty": (whole_file(b""), r"expected annotations as CSV, in plain text, found an empty file"),
+    "csv is a web page": (whole_file(b"<!DOCTYPE html><html>sign in</html>"), r"in plain text, found a web page"),
     "csv is a picture": (whole_file(bytes(range(256)) * 9), r"expected the columns"),
-    "csv is a zip": (whole_file(b"PK\x03\x04" + bytes(60)), r"expected the columns"),
-    "csv has UTF-16": (whole_file((HEADER + "\n" + row()).encode("utf-16")), r"expected the columns"),
+    "csv is a zip": (whole_file(b"PK\x03\x04" + bytes(60)), r"found a zip archive; unpack it \(unzip .*train.csv\)"),
+    "csv has UTF-16": (whole_file((HEADER + "\n" + row()).encode("utf-16")), r"found text in UTF-16; turn it"),
     "column missing": (whole_file(b"ImageId,EncodedPixels,Height,Width\na.png,1 2,4,4\n"), r"ClassId missing"),
-    "semicolons": (whole_file(HEADER.replace(",", ";").encode()), r"Height, Width, ClassId missing"),
+    "semicolons": (whole_file(HEADER.replace(",", ";").encode()), r"found columns separated by semicolons"),
     "header only": (whole_file(HEADER.encode()), r"expected one row for each instance, found only a header"),
     "no row that will do": (whole_file(f"{HEADER}\n{row(height=0)}\n".encode()), r"rows that can be used, found none"),
     # Rows
