@@ -7,7 +7,7 @@ worker next to nothing; a mask is read when its photo is.
 
 import csv
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -101,6 +101,12 @@ class Annotations:
             lines=self.lines[instances],
             categories=self.categories[instances],
         )
+
+    def renamed(self, names: Mapping[str, str]) -> "Annotations":
+        """The same index, with new names in the place of some."""
+        if not names:
+            return self
+        return replace(self, names=np.array([names.get(name, name) for name in self.names.tolist()], dtype=np.str_))
 
     def without(self, names: Collection[str]) -> NDArray[np.int64]:
         """Numbers of the photos but those of these names."""

@@ -1,5 +1,6 @@
 """A look at every photo and mask before they are needed: it takes minutes where a failure would come after days."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,8 @@ from cloth_segmentation.errors import DataError
 from cloth_segmentation.photos import read_sizes
 from data import rle
 from data.annotations import Annotations, scan
-from data.faults import Fault, counted, summary
+from data.faults import SHOWN, Fault, counted, summary
+from data.names import files_meant
 
 READERS = 8
 """Threads that open photos: on a network disk, most of the time goes into waiting."""
@@ -24,6 +26,7 @@ class Looked(NamedTuple):
     """What a look at the photos has found."""
 
     faults: list[Fault]
+    renamed: dict[str, str]  # {name in the rows: name of the file that is meant}, where they differ
     upright: bool  # as in ``Annotations``
     notes: list[str]  # what people should know though it is no fault
 
@@ -63,10 +66,11 @@ def read_checked(
         photos, faults = scan(Path(csv[1]), most)
     with blame(folder[0], DataError):
         looked = once(lambda: check_photos(photos, Path(folder[1])))
-    faults += looked.faults
+    photos = replace(photos.renamed(looked.renamed), upright=looked.upright)
+    faults = _renamed(faults, looked.renamed) + looked.faults
     expected = f"{' '.join(csv)}: expected rows and photos without fault, found in {folder[1]}"
     notes = "\n".join(f"{' '.join(csv)}: {note}" for note in looked.notes)
-    return Checked(replace(photos, upright=looked.upright), faults, f"{expected}\n{summary(faults)}", notes)
+    return Checked(photos, faults, f"{expected}\n{summary(faults)}", notes)
 
 
 def check_photos(annotations: Annotations, image_folder: Path) -> Looked:
@@ -79,19 +83,42 @@ def check_photos(annotations: Annotations, image_folder: Path) -> Looked:
     """
     if not image_folder.is_dir():
         raise DataError(f"{image_folder}: expected the folder of the photos, found none")
+    found: list[Fit | Fault | None] = []
     faults: list[Fault] = []
+    for number, look in enumerate(_looks(annotations, range(len(annotations)), image_folder)):
+        found.append(look)
+        faults += _mask_faults(annotations, number)
+    missing = [number for number, look in enumerate(found) if look is None]
+    renamed: dict[str, str] = {}
+    if missing:
+        renamed, hints = _find(annotations.names.tolist(), missing, image_folder)
+        for number, look in zip(missing, _looks(annotations.renamed(renamed), missing, image_folder), strict=True):
+            name = str(annotations.names[number])
+            found[number] = look or Fault("photos that are not there", name, repr(name) + hints.get(name, ""))
+    faults = _renamed([look for look in found if isinstance(look, Fault)] + faults, renamed)
+
     fits: dict[Fit, list[str]] = {fit: [] for fit in Fit}
-    with ThreadPoolExecutor(READERS) as pool:
-        photos = pool.map(lambda number: _look(annotations, number, image_folder), range(len(annotations)))
-        progress = tqdm(photos, "check", total=len(annotations), unit="photo", leave=False, dynamic_ncols=True)
-        for number, found in enumerate(progress):
-            if isinstance(found, Fault):
-                faults.append(found)
-            elif found is not Fit.ALIKE:
-                fits[found].append(str(annotations.names[number]))
-            faults += _mask_faults(annotations, number)
+    for name, look in zip(annotations.renamed(renamed).names.tolist(), found, strict=True):
+        if isinstance(look, Fit):
+            fits[look].append(name)
     upright, note = _drawn_upright(fits)
-    return Looked(faults, upright, [note] if note else [])
+    spelled = {
+        "photos whose files are called otherwise than in the rows": [" -> ".join(pair) for pair in renamed.items()]
+    }
+    return Looked(faults, renamed, upright, [text.strip() for text in (counted(spelled), note) if text])
+
+
+def _renamed(faults: Sequence[Fault], names: Mapping[str, str]) -> list[Fault]:
+    return [fault._replace(photo=names.get(fault.photo, fault.photo)) for fault in faults]
+
+
+def _find(names: Sequence[str], missing: Sequence[int], image_folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The files that are meant by photos which are missing, and hints at files where it is not plain which is meant."""
+    candidates = files_meant([names[number] for number in missing], image_folder)
+    meant = Counter(names) + Counter(file for files in candidates.values() for file in files)
+    renamed = {name: files[0] for name, files in candidates.items() if len(files) == 1 and meant[files[0]] == 1}
+    hints = {name: f" (is it {' or '.join(files[:SHOWN])}?)" for name, files in candidates.items()}
+    return renamed, hints
 
 
 class Fit(Enum):
@@ -103,13 +130,20 @@ class Fit(Enum):
     EITHER = auto()  # EXIF turns it, and keeps its size: by 180 degrees, as in a mirror, or since it is square
 
 
-def _look(annotations: Annotations, number: int, image_folder: Path) -> Fit | Fault:
+def _looks(annotations: Annotations, numbers: Sequence[int], image_folder: Path) -> Iterator[Fit | Fault | None]:
+    """What a look at each photo tells; None for one that is not there."""
+    with ThreadPoolExecutor(READERS) as pool:
+        looks = pool.map(lambda number: _look(annotations, number, image_folder), numbers)
+        yield from tqdm(looks, "check", total=len(numbers), unit="photo", leave=False, dynamic_ncols=True)
+
+
+def _look(annotations: Annotations, number: int, image_folder: Path) -> Fit | Fault | None:
     name = str(annotations.names[number])
     wanted = int(annotations.widths[number]), int(annotations.heights[number])
     path = image_folder / name
     try:
         if not path.is_file():
-            return Fault("photos that are not there", name, repr(name))
+            return None
         stored, upright, turned = read_sizes(path, wanted)
     except (DataError, OSError, MemoryError) as error:
         return Fault("photos that cannot be opened", name, str(error))

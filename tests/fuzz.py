@@ -39,8 +39,7 @@ from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
 from cloth_segmentation.photos import read_photo, read_sizes
 from data import label_map, rle
-from data.annotations import scan
-from data.checks import check_photos
+from data.checks import read_checked
 from data.dataset import LabelledPhotos
 from utils.run_folder import RunFolder
 from utils.weights_files import load_network, read_file, state_dict_of, transplant
@@ -89,14 +88,12 @@ def read_csv(content: bytes, folder: Path) -> None:
     path = folder / "train.csv"
     path.write_bytes(content)
     try:
-        index, faults = scan(path)
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
-            faults += check_photos(index, folder).faults
-    except DataError:
+            found = read_checked(("--df_path", str(path)), ("--image_folder", str(folder)))
+    except RunError:
         return
-    good = index.without({fault.photo for fault in faults})
-    photos = LabelledPhotos(index, folder)
-    for number in good.tolist():  # what passes the checks can be used
+    photos = LabelledPhotos(found.photos, folder)
+    for number in found.photos.without(found.bad).tolist():  # what passes the checks can be used
         photo, labels = photos[number]
         assert photo.size == labels.shape[::-1] == (8, 6)
         photos.squashed(number, (5, 4))
