@@ -114,8 +114,9 @@ KINDS = [
     *((f"{brand}.jpg", PHOTO_APP.format(brand).encode(), "a HEIC sequence") for brand in ("hevc", "hevx", "msf1")),
     *((f"{brand}.png", PHOTO_APP.format(brand).encode(), "a HEIC picture") for brand in ("mif1", "heix")),
     ("avif.jpg", PHOTO_APP.format("avif").encode(), "an AVIF picture"),
-    ("video.jpg", PHOTO_APP.format("mp42").encode(), "a video"),
-    ("video.png", PHOTO_APP.format("qt  ").encode(), "a video"),
+    ("other_brand.jpg", PHOTO_APP.format("MiHB").encode(), "a HEIC picture"),
+    ("video.jpg", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
+    ("video.png", b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "a video"),
     ("webm.jpg", b"\x1a\x45\xdf\xa3\x01", "a video"),
     ("avi.jpg", b"RIFF\x10\x10\0\0AVI LIST", "a video"),
     ("canon.cr3", PHOTO_APP.format("crx ").encode(), "a camera raw"),
@@ -229,6 +230,7 @@ NOTES = {
     "1x1.png": "expected a photo, found a picture of one colour, in which there is nothing to see",
     "lab.tif": "expected a photo, found a picture of one colour, in which there is nothing to see",
     "profile.jpg": "expected a colour profile that can be read, found one that cannot; it is left out",
+    "profile.png": "expected a colour profile that can be read, found one that cannot; it is left out",
 }
 
 OTHERS = ("Thumbs.db", "desktop.ini", "labels.CSV", "notes.txt", "clip.MOV")
