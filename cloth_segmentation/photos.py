@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -19,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from cloth_segmentation import png
 from cloth_segmentation.depths import GREY_AND_ALPHA, are_high_bytes_enough, colours_to_8_bits, deep_form, mend_order
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.picture_kinds import is_heif, raw_kind, unread_kind
@@ -122,22 +122,14 @@ def _mend(image: Image.Image, source: Source) -> None:
         key = image.info.get("transparency")
         if form in _LOW_BITS and isinstance(key, int):
             image.info["transparency"] = key * _LOW_BITS[form]  # the grey values have become those of 8 bits
-        if form in ("I;16B", "RGB;16B", "RGBA;16B", GREY_AND_ALPHA) and (bits := _significant_bits(source)):
+        if form in ("I;16B", "RGB;16B", "RGBA;16B", GREY_AND_ALPHA) and (
+            bits := png.significant_bits(_content(source))
+        ):
             image.info["significant_bits"] = bits
 
 
 _LOW_BITS = {"L;2": 85, "L;4": 17}
 """Forms of grey with fewer bits, and by how much their values grow."""
-
-
-def _significant_bits(source: Source) -> int | None:
-    """The greatest number of bits that a PNG calls significant (PNG, third edition, section 11.3.2.7)."""
-    for name, data, _ in _chunks(_content(source)):
-        if name == b"sBIT":
-            return max(data, default=0) or None
-        if name == b"IDAT":
-            break
-    return None
 
 
 def _with_all_bits(image: Image.Image, source: Source) -> Image.Image:
@@ -325,56 +317,14 @@ def _despite_texts(source: Source, read: Callable[[Source], Read]) -> Read:
     try:
         return read(source)
     except DataError:
-        light = _without_texts(source)
-        if light is not None:
-            with suppress(DataError):
-                return read(light)
+        if _begin(source).startswith(png.SIGNATURE):
+            content = _content(source)
+            light = png.without_texts(content)
+            if len(light) < len(content):
+                with suppress(DataError):
+                    return read(light)
         raise
-
-
-_ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-"""Begin texts that may hold the orientation: EXIF of ImageMagick, and XMP."""
-
-LARGEST_PROFILE = 2**20
-"""Bytes of a colour profile that Pillow takes from a PNG."""
-
-
-def _without_texts(source: Source) -> bytes | None:
-    """A PNG without its texts; None: it is no PNG, or has none."""
-    if not _begin(source).startswith(b"\x89PNG\r\n\x1a\n"):
-        return None
-    content = _content(source)
-    kept = [content[:8]]
-    for name, data, chunk in _chunks(content):
-        if name == b"iCCP" and _too_long(data):
-            kept.append(_NO_PROFILE)
-        elif name not in (b"tEXt", b"zTXt", b"iTXt") or data.startswith(_ORIENTATION_TEXTS):
-            kept.append(chunk)
-    light = b"".join(kept)
-    return light if len(light) < len(content) else None
 
 
 def _content(source: Source) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(name, data, all of it) of each chunk of a PNG: length, name, data, sum (PNG, third edition, section 5.3)."""
-    at = 8
-    while at + 12 <= len(png):
-        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
-        yield png[at + 4 : at + 8], png[at + 8 : end - 4], png[at:end]
-        at = end
-
-
-_NO_PROFILE = b"\0\0\0\3iCCPx\0\0" + zlib.crc32(b"iCCPx\0\0").to_bytes(4, "big")
-"""A colour profile that cannot be read, in the place of one that Pillow does not take, so that it is told of one."""
-
-
-def _too_long(profile: bytes) -> bool:
-    """Whether a PNG's compressed colour profile is longer than Pillow takes."""
-    compressed = profile[profile.find(b"\0") + 2 :]
-    try:
-        return len(zlib.decompressobj().decompress(compressed, LARGEST_PROFILE + 1)) > LARGEST_PROFILE
-    except zlib.error:
-        return True
