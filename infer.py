@@ -9,7 +9,6 @@ torchrun --nproc_per_node=4 infer.py --input holiday/
 It is the command of the library, cloth_segmentation/command/, with PyTorch as a second engine and several processes.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from cloth_segmentation.command.main import main as segment_folder
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import run_script
 from cloth_segmentation.files import sha256
+from cloth_segmentation.launcher import launch
 from cloth_segmentation.resources import cpu_threads
 from cloth_segmentation.segmenter import Engine, log, onnx_path, open_onnx
 from cloth_segmentation.weights_info import ONNX_SIDES, WeightsInfo
@@ -72,7 +72,7 @@ def open_torch(path: Path, device: str, amp: str) -> Engine:
     from utils.torch_engine import TorchEngine, see_to_fork
 
     see_to_fork()
-    where = pick_device(device, int(os.environ.get("LOCAL_RANK") or 0))
+    where = pick_device(device, launch().local_rank)
     check_precision(amp, where.type)
     if where.type == "cpu" and cpu_threads() and not is_forked():
         torch.set_num_threads(cpu_threads())
@@ -94,8 +94,8 @@ def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
 
 
 def join(device: str) -> Processes:
-    """The processes that share the folder: this one, or all that a launcher started."""
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+    """The processes that share the folder: this one, or all that a launcher started. Raises RunError."""
+    if launch().world_size == 1:
         return OneProcess()
     from utils import distributed
 

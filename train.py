@@ -5,7 +5,6 @@ torchrun --nproc_per_node=4 train.py
 """
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from cloth_segmentation.classes import CLASSES, PALETTE
 from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path
+from cloth_segmentation.launcher import restarts
 from cloth_segmentation.segmenter import Engine
 from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import Annotations
@@ -535,8 +535,11 @@ def restarted(opt: TrainOptions, begun: Path) -> bool:
         opt: of this process.
         begun: where the run wrote its options when it began. They are compared, so that a name that belongs to
             another run is refused in a restart as it was before.
+
+    Raises:
+        RunError: the launcher's count is no number.
     """
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and begun_with(begun) == asdict(opt)
+    return restarts() > 0 and begun_with(begun) == asdict(opt)
 
 
 def begun_with(path: Path) -> dict[str, Any]:

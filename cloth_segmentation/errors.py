@@ -18,4 +18,4 @@ class RunError(Error, RuntimeError):
 
 
 class DeviceError(RunError):
-    """A device, or the engine that it needs, is not available."""
+    """A device or its engine is not available, or an environment variable that has a say in them is wrong."""

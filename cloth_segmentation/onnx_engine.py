@@ -103,7 +103,7 @@ class OnnxEngine:
 
         Raises:
             RunError: it is missing, or holds no network for clothes.
-            DeviceError: the device is not here.
+            DeviceError: the device is not here, or the number of threads that the environment asks for is none.
         """
         if not path.is_file():
             weights = path.with_suffix(".pth")

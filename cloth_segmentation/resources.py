@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+from cloth_segmentation.launcher import whole_number
+
 _M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
 
@@ -48,9 +50,13 @@ def cpu_threads() -> int:
     """Number of threads for the network on a CPU; 0 lets PyTorch or ONNX Runtime choose.
 
     Launchers set OMP_NUM_THREADS to 1 for several processes, however many cores there are.
+
+    Raises:
+        DeviceError: LOCAL_WORLD_SIZE or OMP_NUM_THREADS is no such number.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    processes = whole_number("LOCAL_WORLD_SIZE", least=1) or 1
     if processes > 1:
         return max(1, (os.cpu_count() or 1) // processes)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else 0
+    if "," in os.environ.get("OMP_NUM_THREADS", ""):  # a number for each level of threads that start threads
+        return 0
+    return whole_number("OMP_NUM_THREADS") or 0

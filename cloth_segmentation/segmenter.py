@@ -185,7 +185,7 @@ class Segmenter:
 
         Raises:
             RunError: there are no such weights.
-            DeviceError: there is no such device, or no engine for it.
+            DeviceError: there is no such device, no engine for it, or an environment variable about them is wrong.
             ValueError: an argument has none of these values.
         """
         check_arguments(device, engine, amp, flip, consistent, min_area)

@@ -1,6 +1,5 @@
 """Several processes that train one network or share a folder; with one process everything here does nothing."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from cloth_segmentation.errors import RunError
+from cloth_segmentation.launcher import check_meeting_point, launch, restarts
 from utils.devices import pick_device
 
 Value = TypeVar("Value")
@@ -40,24 +40,27 @@ class Processes:
             train: gradients will be exchanged; False: small facts only, by processes that may end days apart.
 
         Raises:
-            RunError: ``distributed`` and the environment contradict each other, or the device is not there.
+            RunError: ``distributed`` and the environment contradict each other, what a launcher set is wrong, or the
+                device is not there.
         """
-        launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        launched, rank, world_size, local_rank = launch()
         if distributed and not launched:
             raise RunError(
                 "--distributed: expected to be started by a launcher, found no RANK and WORLD_SIZE in the environment; "
                 "start with: torchrun --nproc_per_node=GPUS train.py"
             )
         if not launched or distributed is False:
-            if launched and int(os.environ["WORLD_SIZE"]) > 1:
+            if world_size > 1:
                 raise RunError("--no-distributed: expected one process, found a launcher that started several")
             return cls(pick_device(device))
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         if ":" in device and world_size > 1:
             raise RunError(f"--device {device}: expected cuda or cpu for several processes, found one GPU for all")
-        own = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        own = pick_device(device, local_rank)
         if own.type == "cuda":
             torch.cuda.set_device(own)
+        if world_size == 1:
+            return cls(own)
+        check_meeting_point()
         with _others_expected():
             if own.type == "cuda" and train:
                 dist.init_process_group("nccl", store=_store(), rank=rank, world_size=world_size, device_id=own)
@@ -155,7 +158,7 @@ def _store() -> PrefixStore:
     have died; each start finds a part of its own here.
     """
     store, _, _ = next(rendezvous("env://"))
-    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return PrefixStore(f"start_{restarts()}", store)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, fields
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import cloth_segmentation
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, expectation, option_types
 from cloth_segmentation.command.script import program
+from cloth_segmentation.launcher import speaks_for_all
 
 Options = TypeVar("Options")
 
@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # Under a launcher every process finds the same mistake; one of them says so.
-        if os.environ.get("RANK", "0") == "0":
+        if speaks_for_all():
             message = message.removeprefix("argument ")
             command = f"python {self.prog}" if self.prog.endswith(".py") else self.prog
             print(f"{self.prog}: {message}\nSee {command} --help.", file=sys.stderr)

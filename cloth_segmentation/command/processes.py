@@ -1,11 +1,11 @@
 """Several processes that share a folder. The library runs one; ``infer.py`` brings others together by PyTorch."""
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 from cloth_segmentation.errors import RunError
+from cloth_segmentation.launcher import launch
 
 Value = TypeVar("Value")
 
@@ -42,7 +42,7 @@ class OneProcess:
     @classmethod
     def start(cls, device: str) -> "OneProcess":
         """The process, whatever its device. Raises RunError if a launcher has started several."""
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        if launch().world_size > 1:
             raise RunError(
                 "expected one process, found a launcher that started several; several share a folder by infer.py, in a "
                 "clone of the project: torchrun --nproc_per_node=N infer.py"

@@ -1,7 +1,6 @@
 """Exit codes and messages of scripts: 0 done, 1 something failed; flags.py sees to 2, wrong usage."""
 
 import io
-import os
 import re
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from cloth_segmentation.command.signals import heeded_stops, ignore_stops
 from cloth_segmentation.errors import RunError
+from cloth_segmentation.launcher import rank_as_set
 from cloth_segmentation.resources import out_of_memory
 
 
@@ -51,7 +51,7 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # there is none where the system has closed them
             stream.reconfigure(errors="backslashreplace")
-    rank = f" [rank {os.environ['RANK']}]" if "RANK" in os.environ else ""
+    rank = f" [rank {rank_as_set()}]" if rank_as_set() else ""
     script = program() + rank
     failures: tuple[type[Exception], ...] = (*expected, OSError)
     try:
