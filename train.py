@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from data.annotations import Annotations
 from data.categories import LABEL_SETS
 from data.checks import read_checked
 from data.dataset import LabelledPhotos, TrainingSquares
-from data.loader import EndlessSampler, OneEpochSampler, Sample, batches, make_loader, workers_expected
+from data.loader import Batches, EndlessSampler, OneEpochSampler, Sample, make_loader, workers_expected
 from data.prepared import PreparedPhotos
 from data.sides import Sides, choose_sides, write_sides
 from data.transforms import Augmentation, normalise
@@ -77,8 +78,8 @@ class Photos(NamedTuple):
 class Training:
     """All that a run consists of, so that the loop below reads as what it does."""
 
-    def __init__(self, opt: TrainOptions, processes: Processes) -> None:
-        self.opt, self.processes = opt, processes
+    def __init__(self, opt: TrainOptions, processes: Processes, stop: StopRequest | None = None) -> None:
+        self.opt, self.processes, self.stop = opt, processes, stop or StopRequest()
         self.device = processes.device
         check_precision(opt.amp, self.device.type)
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
@@ -113,7 +114,8 @@ class Training:
         self.loader = self._training_loader(photos)
         self.val_loader = self._validation_loader(photos)
         self.log = self._log()
-        self.batches = batches(self.loader, self.log.skip)
+        self.batches = Batches(self.loader, self.log.skip)
+        self.loaded: list[tuple[Tensor, Tensor]] = []  # of the next step
         self._begin(photos, resumed is not None)
 
     def _begin(self, photos: Photos, resumed: bool) -> None:
@@ -253,6 +255,7 @@ class Training:
             workers=self.opt.nThreads,
             pin_memory=self.device.type == "cuda",
             on_bad_sample=on_bad_sample if self.opt.on_bad_sample == "skip" else "stop",
+            at_once=self.opt.accumulate,
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -349,8 +352,17 @@ class Training:
             total, fused = total + share * own[0], fused + share * own[1]
         return total, fused
 
+    def load_step(self) -> bool:
+        """Wait for the photos of the next step, if there is one; whether any process has been asked to stop.
+
+        Nothing of the step has begun then, so that a run that waits in vain can be saved as it is.
+        """
+        if self.step < self.opt.iter:
+            self.loaded = self.stop.interruptible(lambda: list(islice(self.batches, self.opt.accumulate))) or []
+        return self.processes.any(self.stop())
+
     def run_step(self) -> None:
-        """One step of the optimizer, on ``accumulate`` batches."""
+        """One step of the optimizer, on the ``accumulate`` batches that ``load_step`` has loaded."""
         opt = self.opt
         lr = learning_rate(
             self.step, steps=opt.iter, peak=opt.lr, shape=opt.lr_schedule, warmup=opt.warmup, power=opt.lr_power
@@ -358,8 +370,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         total, fused = torch.zeros(2, device=self.device)
-        for batch in range(opt.accumulate):
-            pixels, values = next(self.batches)
+        for batch, (pixels, values) in enumerate(self.loaded):
             photos, labels = self.to_device(pixels, values)
             target = self.taught(pixels, labels)
             last = batch == opt.accumulate - 1
@@ -411,22 +422,29 @@ class Training:
             self.processes.share_buffers(self.ema.module)
 
     @torch.no_grad()
-    def validate(self) -> None:
-        """Measure IoU on the validation photos, at training size, and keep the best weights."""
-        if self.val_loader is None:
-            return
-        self.log.flush()
-        self.share_buffers()
-        network = self.result().eval()
+    def confusion(self, network: nn.Module, loader: DataLoader[Sample]) -> Tensor:
+        """Confusion matrix of the photos that a loader gives this process, at training size."""
         confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64, device=self.device)
-        progress = tqdm(self.val_loader, "validation", leave=False, disable=not self.processes.is_main)
-        for number, batch in enumerate(batches(progress, self.log.skip)):
+        self.val_batches = Batches(loader, self.log.skip)  # kept, as the end of its processes must not delay a save
+        main = self.processes.is_main
+        progress = tqdm(self.val_batches, "validation", total=len(loader), leave=False, disable=not main)
+        for number, batch in enumerate(progress):
             photos, labels = self.to_device(*batch)
             labels, logits = self.class_maps(labels), self.class_logits(self.forward(network, photos)[0])
             confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES))
             if number == 0:
                 self.log_picture("validation", photos, labels, logits)
+        return confusion
+
+    def validate(self, loader: DataLoader[Sample]) -> None:
+        """Measure IoU on the validation photos, and keep the best weights; a stop signal breaks it off."""
+        self.log.flush()
+        self.share_buffers()
+        network = self.result().eval()
+        confusion = self.stop.interruptible(lambda: self.confusion(network, loader))
         self.network.train()
+        if self.processes.any(confusion is None) or confusion is None:
+            return
         summary = summarise(self.processes.sum(confusion), CLASSES)
         self.log.validation(self.step, summary)
         self.latest_iou = summary["mean_iou_clothes"]
@@ -568,24 +586,25 @@ def blame_compiler(compiled: bool) -> Iterator[None]:
 
 def train(opt: TrainOptions, processes: Processes) -> int:
     """Run to the last step, or to a request to stop; returns the exit code."""
-    with StopRequest() as stop:
-        run = Training(opt, processes)
+    with StopRequest() as stop, workers_expected():
+        run = Training(opt, processes, stop)
         try:
-            while run.step < opt.iter:
+            stopping = run.load_step()
+            while run.step < opt.iter and not stopping:
                 with blame_compiler(opt.compile):
                     run.run_step()
                 validation_due = run.step % opt.val_freq == 0 or run.step == opt.iter
-                if validation_due and not processes.any(bool(stop.name)):
-                    run.validate()
-                stopping = processes.any(bool(stop.name))
+                if run.val_loader is not None and validation_due and not processes.any(stop()):
+                    run.validate(run.val_loader)
+                stopping = run.load_step()
                 if run.step % opt.save_freq == 0 or run.step == opt.iter or stopping:
                     run.save()
-                if stopping and run.step < opt.iter:
-                    run.log.say(
-                        f"Stopped by {stop.name or 'another process'} after step {run.step}, all saved in "
-                        f"{run.folder.folder}; --continue_train goes on from here."
-                    )
-                    return 1
+            if run.step < opt.iter:
+                run.log.say(
+                    f"Stopped by {stop.name or 'another process'} after step {run.step}, all saved in "
+                    f"{run.folder.folder}; --continue_train goes on from here."
+                )
+                return 1
             run.conclude()
             return 0
         finally:
@@ -595,7 +614,7 @@ def train(opt: TrainOptions, processes: Processes) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     opt = parse(TrainOptions, argv)
     processes = Processes.start(opt.device, opt.distributed)
-    with processes.others_expected(), workers_expected():
+    with processes.others_expected():
         code = train(opt, processes)
     processes.stop()  # not after an error: the others may be waiting for this process, which has to say why it fails
     return code

@@ -26,7 +26,7 @@ from data import rle  # noqa: E402
 from data.annotations import Annotations, read_annotations  # noqa: E402
 from data.categories import class_of  # noqa: E402
 from data.dataset import Draw, LabelledPhotos, TrainingSquares  # noqa: E402
-from data.loader import EndlessSampler, batches, make_loader  # noqa: E402
+from data.loader import Batches, EndlessSampler, make_loader  # noqa: E402
 from data.prepared import PreparedPhotos  # noqa: E402
 
 BARE, OURS, FULL, ORIGINAL, FIRST, LATER = "bare", "ours", "full", "original", "first", "later"
@@ -98,7 +98,7 @@ def seconds(folder: Path, side: int, rounds: int) -> dict[str, float]:
 def loaded(squares: TrainingSquares, workers: int = 2, batch: int = 2, warmup: int = 8, timed: int = 24) -> float:
     """Seconds a photo in batches that worker processes load."""
     sampler = EndlessSampler(len(squares), seed=0)
-    stream = batches(make_loader(squares, sampler, batch_size=batch, workers=workers, pin_memory=False))
+    stream = Batches(make_loader(squares, sampler, batch_size=batch, workers=workers, pin_memory=False))
     for _ in range(warmup):  # what was loaded while the workers started is used up
         next(stream)
     start = time.perf_counter()

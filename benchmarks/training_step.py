@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from itertools import repeat
 from pathlib import Path
 from statistics import median
 
@@ -80,7 +79,7 @@ def ours(arch: str, device: torch.device, batch: Batch, compiled: bool) -> Calla
         )
         run = train.Training(opt, Processes(device))
     on_gpu = device.type == "cuda"
-    run.batches = repeat((batch[0].pin_memory(), batch[1].pin_memory()) if on_gpu else batch)
+    run.loaded = [(batch[0].pin_memory(), batch[1].pin_memory()) if on_gpu else batch]
 
     def step() -> None:
         torch.backends.cudnn.benchmark = on_gpu

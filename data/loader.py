@@ -1,16 +1,23 @@
 """Order of the photos, and batches."""
 
+import math
+import mmap
+import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from cloth_segmentation.errors import DataError
 from data import BadSampleError
@@ -87,6 +94,17 @@ ATTEMPTS = 100
 """Photos tried in the place of one: more in a row that cannot be used are no accident."""
 
 
+LOOK_UP = 5
+"""Seconds after which a wait for a batch looks up, whether it has lasted too long."""
+
+PATIENCE = 600
+"""Seconds without a batch after which processes that load are given up. Network disks may stall for minutes."""
+
+
+GRACE = 1
+"""Seconds that processes that load have to end."""
+
+
 class Samples(Dataset[Sample]):
     """Squares, or what comes in the place of those that turn out to be bad.
 
@@ -129,8 +147,9 @@ def make_loader(
     workers: int,
     pin_memory: bool,
     on_bad_sample: str = "stop",
+    at_once: int = 1,
 ) -> DataLoader[Sample]:
-    """Load photos and label maps in batches, for ``batches``.
+    """Load photos and label maps in batches, for ``Batches``.
 
     Args:
         squares: the photos.
@@ -139,6 +158,7 @@ def make_loader(
         workers: processes that load; 0: this one does.
         pin_memory: speeds up copies to a GPU.
         on_bad_sample: see ``Samples``.
+        at_once: batches that are asked for one after another, before any is used; as many are loaded ahead.
     """
     return DataLoader(
         Samples(squares, on_bad_sample),
@@ -147,65 +167,151 @@ def make_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
+        prefetch_factor=1 + math.ceil(at_once / workers) if workers else None,
+        timeout=LOOK_UP if workers else 0,
         generator=torch.Generator(),  # all chance is in the draws' seeds; the global random numbers stay untouched
         worker_init_fn=_leave_signals_to_parent,
     )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample]) -> "Batch | BatchInMemory":
     """Put samples together; those that are left out leave their problems only."""
     squares = [sample.square for sample in samples if sample.square is not None]
     problems = [problem for sample in samples for problem in sample.problems]
     if not squares:
         return Batch(torch.empty(0), torch.empty(0), problems)
-    return Batch(torch.stack([photo for photo, _ in squares]), torch.stack([labels for _, labels in squares]), problems)
+    batch = Batch(
+        torch.stack([photo for photo, _ in squares]), torch.stack([labels for _, labels in squares]), problems
+    )
+    return BatchInMemory(batch) if get_worker_info() and hasattr(os, "memfd_create") else batch
 
 
-def batches(
-    loader: Iterable[Batch], on_problem: Callable[[str], None] = lambda problem: None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate over the loader: (photos (N, 3, H, W), label maps (N, H, W)), both uint8.
+class BatchInMemory:
+    """A batch on its way to another process, which reads it where it lies.
 
-    An error in a worker keeps its message and loses the worker's stack trace.
+    PyTorch's own way takes files in /dev/shm, of which a Docker container has 64 MB; where these are full, batches are
+    lost, or the process is killed. This memory is in no file system. Systems other than Linux have none of the kind,
+    and no such limit.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.shape, self.problems = batch.photos.shape, batch.problems
+        with os.fdopen(os.memfd_create("batch"), "wb") as file:
+            for tensor in (batch.photos, batch.labels):
+                file.write(tensor.numpy().data)
+            file.flush()
+            self.memory = DupFd(file.fileno())
+
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
+        return _received, (self.memory, self.shape, self.problems)
+
+
+def _received(memory: Any, shape: torch.Size, problems: list[str]) -> Batch:
+    """The batch, in the process that has received it."""
+    with os.fdopen(memory.detach(), "rb+") as file:
+        content = torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8)
+    photos, labels = content[: shape.numel()], content[shape.numel() :]
+    return Batch(photos.view(shape), labels.view(shape[0], *shape[2:]), problems)
+
+
+class Batches(Iterator[tuple[Tensor, Tensor]]):
+    """The batches of a loader: (photos (N, 3, H, W), label maps (N, H, W)), both uint8.
+
+    No wait for a batch is endless. An error in a process that loads keeps its message and loses its stack trace. These
+    processes live as long as this object, so that what is urgent need not wait for their end.
 
     Args:
         loader: see ``make_loader``.
         on_problem: is told of each photo that could not be used.
 
     Raises:
-        DataError: see ``Samples``.
+        DataError: see ``Samples``, or the processes that load cannot start or do not answer.
     """
-    try:
-        for photos, labels, problems in loader:
+
+    def __init__(
+        self,
+        loader: DataLoader[Sample],
+        on_problem: Callable[[str], None] = lambda problem: None,
+    ) -> None:
+        self._loader, self._on_problem = loader, on_problem
+        self._loading: Iterator[Batch] | None = None
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        waited = 0
+        while True:
+            try:
+                photos, labels, problems = next(self._begun())
+            except DataError as error:
+                raise DataError(re.split(r"^[\w.]+Error: ", str(error).strip(), flags=re.MULTILINE)[-1]) from error
+            except RuntimeError as error:
+                if "DataLoader timed out" not in str(error):
+                    raise
+                waited += LOOK_UP  # not by the clock, which goes on while the whole machine sleeps
+                if waited >= PATIENCE:
+                    raise DataError(
+                        f"expected the processes that load photos to give some within {PATIENCE} s, found none; is the "
+                        "disk that holds the photos still there? What was saved before is whole"
+                    ) from error
+                continue
+            waited = 0
             for problem in problems:
-                on_problem(problem)
+                self._on_problem(problem)
             if len(photos):
-                yield photos, labels
-    except DataError as error:
-        raise DataError(re.split(r"^[\w.]+Error: ", str(error).strip(), flags=re.MULTILINE)[-1]) from error
+                return photos, labels
+
+    def _begun(self) -> Iterator[Batch]:
+        """The processes that load, which are started once the first batch is asked for."""
+        if self._loading is None:
+            try:
+                if self._loader.num_workers:  # PyTorch makes these first, and prints a stack trace where it cannot
+                    multiprocessing.Queue(), multiprocessing.Event()
+                self._loading = iter(self._loader)
+            except OSError as error:
+                raise DataError(
+                    "expected to start processes that load photos, found that the system does not let them start "
+                    f"({error.strerror}); they need memory and a little room in /dev/shm (docker run --shm-size=64m "
+                    "gives it some); --nThreads 0 needs neither"
+                ) from error
+        return self._loading
 
 
 @contextmanager
 def workers_expected() -> Iterator[None]:
     """Say in a sentence that a process that loads photos has died, which PyTorch raises wherever its parent is then.
 
+    At the end, all processes that were started meanwhile are ended.
+
     Raises:
         DataError: one has.
     """
     handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    others = multiprocessing.active_children()
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
         raise DataError(
-            f"expected the processes that load photos to live, found one dead ({str(error).splitlines()[0]}); "
-            "often there is too little memory, and fewer of them, or none, need less"
+            f"expected the processes that load photos to live, found one dead ({str(error).splitlines()[0]}); often "
+            "there is too little memory, and smaller batches (--batchSize) and fewer processes (--nThreads, 0 for "
+            "none) need less"
         ) from error
     finally:
         if handler is not None:
-            signal.signal(signal.SIGCHLD, handler)  # not PyTorch's: those that are left are ended by signals too
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # not PyTorch's: those that are left are ended by signals
+        _end([process for process in multiprocessing.active_children() if process not in others])
+        if handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """End processes, those too that do not answer."""
+    for worker in workers:
+        worker.terminate()
+    until = time.monotonic() + GRACE
+    for worker in workers:
+        worker.join(max(0, until - time.monotonic()))
+        worker.kill()
 
 
 def _leave_signals_to_parent(worker: int) -> None:
@@ -213,4 +319,4 @@ def _leave_signals_to_parent(worker: int) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # both signals go to a whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # files that are half-written are removed

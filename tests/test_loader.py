@@ -1,14 +1,18 @@
+import multiprocessing
+import time
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import PhotoFolder
 
 from cloth_segmentation.errors import DataError
+from data import loader as loading
 from data.annotations import read_annotations
 from data.dataset import Draw, LabelledPhotos, TrainingSquares
-from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
+from data.loader import Batches, EndlessSampler, OneEpochSampler, make_loader, workers_expected
 from data.transforms import Augmentation
 
 
@@ -65,7 +69,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolde
     def first(workers: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         sampler = EndlessSampler(8, seed=0)
         loader = make_loader(squares_of(photo_folder), sampler, batch_size=3, workers=workers, pin_memory=False)
-        return list(islice(batches(loader), 4))
+        return list(islice(Batches(loader), 4))
 
     for (photos, labels), (other_photos, other_labels) in zip(first(0), first(2), strict=True):
         assert photos.shape == (3, 3, 64, 64)
@@ -87,7 +91,7 @@ def test_a_photo_that_cannot_be_read_is_named_without_a_trace(
         (photo_folder.images / "004.png").write_text(content)
     loader = make_loader(squares, OneEpochSampler(8), batch_size=8, workers=workers, pin_memory=False)
     with pytest.raises(DataError) as error:
-        list(batches(loader))
+        list(Batches(loader))
     assert str(error.value).startswith(str(photo_folder.images / "004.png"))
     assert "\n" not in str(error.value)
 
@@ -100,7 +104,7 @@ def test_other_errors_in_a_worker_stay_what_they_are(photo_folder: PhotoFolder) 
     squares = Wrong(LabelledPhotos(read_annotations(photo_folder.csv), photo_folder.images), (64, 64))
     loader = make_loader(squares, OneEpochSampler(8), batch_size=2, workers=1, pin_memory=False)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        list(batches(loader))
+        list(Batches(loader))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -117,7 +121,7 @@ def test_a_bad_photo_is_replaced_and_no_other_draw_changes(photo_folder: PhotoFo
             pin_memory=False,
             on_bad_sample=on_bad_sample,
         )
-        return [photo for photos, _ in islice(batches(loader, problems.append), 5) for photo in photos], problems
+        return [photo for photos, _ in islice(Batches(loader, problems.append), 5) for photo in photos], problems
 
     before, problems = load("stop")
     assert problems == []
@@ -143,7 +147,7 @@ def test_a_bad_photo_can_be_left_out(photo_folder: PhotoFolder) -> None:
         pin_memory=False,
         on_bad_sample="leave_out",
     )
-    assert [len(photos) for photos, _ in batches(loader, problems.append)] == [2, 1, 2]
+    assert [len(photos) for photos, _ in Batches(loader, problems.append)] == [2, 1, 2]
     assert len(problems) == 3
 
 
@@ -155,4 +159,40 @@ def test_annotations_that_vanish_are_no_bad_photo(photo_folder: PhotoFolder, wor
         squares, OneEpochSampler(8), batch_size=2, workers=workers, pin_memory=False, on_bad_sample="replace"
     )
     with pytest.raises(DataError, match=r"train.csv: expected the annotations that were there at the start"):
-        list(batches(loader))
+        list(Batches(loader))
+
+
+@pytest.mark.parametrize("hangs_from", [0, 4])
+def test_processes_that_do_not_answer_are_given_up(
+    hangs_from: int, photo_folder: PhotoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(TrainingSquares):
+        """Photos of a disk that stalls."""
+
+        def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+            if draw.photo >= hangs_from:
+                time.sleep(600)
+            return super().__getitem__(draw)
+
+    monkeypatch.setattr(loading, "LOOK_UP", 0.2)
+    monkeypatch.setattr(loading, "PATIENCE", 1)
+    squares = Hanging(LabelledPhotos(read_annotations(photo_folder.csv), photo_folder.images), (64, 64))
+    loader = make_loader(squares, OneEpochSampler(8), batch_size=2, workers=2, pin_memory=False)
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with pytest.raises(DataError, match="photos to give some within 1 s, found none"), workers_expected():
+        found += Batches(loader)
+    assert not multiprocessing.active_children()
+
+
+def test_a_slow_disk_is_waited_for(photo_folder: PhotoFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(TrainingSquares):
+        def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+            time.sleep(0.15)
+            return super().__getitem__(draw)
+
+    monkeypatch.setattr(loading, "LOOK_UP", 0.1)
+    squares = Slow(LabelledPhotos(read_annotations(photo_folder.csv), photo_folder.images), (64, 64))
+    loader = make_loader(squares, OneEpochSampler(4), batch_size=2, workers=1, pin_memory=False)
+    order = [photo for photos, _ in Batches(loader) for photo in photos]
+    assert all(np.array_equal(photo, squares[Draw(number, 0)][0]) for number, photo in enumerate(order))
+    assert len(order) == 4

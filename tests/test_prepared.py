@@ -17,7 +17,7 @@ from cloth_segmentation.files import atomic_path
 from data.annotations import read_annotations
 from data.categories import LABEL_SETS
 from data.dataset import Draw, LabelledPhotos, TrainingSquares
-from data.loader import EndlessSampler, OneEpochSampler, batches, make_loader
+from data.loader import Batches, EndlessSampler, OneEpochSampler, make_loader
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation
 from options import OptionError, TrainOptions
@@ -73,7 +73,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolde
     def two_epochs(workers: int) -> list[torch.Tensor]:
         squares = TrainingSquares(prepared(photo_folder, tmp_path / f"kept{workers}"), SIZE)
         loader = make_loader(squares, EndlessSampler(8, seed=0), batch_size=4, workers=workers, pin_memory=False)
-        stream = batches(loader)
+        stream = Batches(loader)
         return [part for _ in range(4) for part in next(stream)]
 
     for one, other in zip(two_epochs(0), two_epochs(2), strict=True):
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_named(photo_folder: PhotoFolder, tmp
     squares = TrainingSquares(prepared(photo_folder, tmp_path / "kept"), SIZE)
     loader = make_loader(squares, OneEpochSampler(8), batch_size=8, workers=workers, pin_memory=False)
     with pytest.raises(DataError) as error:
-        list(batches(loader))
+        list(Batches(loader))
     assert str(error.value).startswith(f"{tmp_path / 'kept'}: expected a folder that prepared squares can be written")
     assert "\n" not in str(error.value)
 

@@ -5,10 +5,12 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,94 @@ def test_a_process_that_loads_photos_and_is_killed_is_said(train_flags: TrainFla
     assert "train.py: expected the processes that load photos to live, found one dead" in done.stderr
     assert "Traceback" not in done.stderr
     assert state_of(tmp_path)["step"] >= 1
+
+
+def workers_of(process: Fork) -> list[int]:
+    number = process.process.pid
+    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="child processes are found in Linux's /proc")
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [
+        (signal.SIGTERM, ["--accumulate=3", "--nThreads=1"]),
+        (signal.SIGINT, ["--nThreads=2"]),
+        (signal.SIGHUP, ["--val_fraction=0.5", "--val_freq=1", "--nThreads=1"]),
+    ],
+)
+def test_a_signal_during_a_wait_for_photos_saves_then_leaves(
+    number: signal.Signals, more: list[str], train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    process = Fork("train.py", *train_flags("--iter=100000", "--save_freq=1", *more), folder=tmp_path / "printed")
+    wait_until((tmp_path / "results" / "run" / "training_state.pth").exists, process)
+    workers = workers_of(process)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)  # as a disk that does not answer
+    time.sleep(0.5)
+    os.kill(process.process.pid, number)
+    done = process.wait(30)
+    assert done.returncode == 1
+    assert f"Stopped by {number.name} after step" in done.stdout
+    assert "Traceback" not in done.stderr
+    step = state_of(tmp_path)["step"]
+    assert step >= 1
+    assert f"after step {step}, all saved" in done.stdout
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="child processes are found in Linux's /proc")
+def test_several_processes_save_though_one_waits_for_photos(train_flags: TrainFlags, tmp_path: Path) -> None:
+    ranks = two_ranks(train_flags("--iter=100000", "--save_freq=1", "--nThreads=1"), tmp_path)
+    wait_until((tmp_path / "results" / "run" / "training_state.pth").exists, ranks[0])
+    for worker in workers_of(ranks[1]):
+        os.kill(worker, signal.SIGSTOP)
+    time.sleep(2)
+    for rank in ranks:
+        os.kill(rank.process.pid, signal.SIGTERM)
+    ended = [rank.wait(30) for rank in ranks]
+    assert [done.returncode for done in ended] == [1, 1]
+    assert f"after step {state_of(tmp_path)['step']}, all saved" in ended[0].stdout
+
+
+def test_a_signal_ends_a_wait_for_processes_that_do_not_come(train_flags: TrainFlags, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    alone = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": address[0], "MASTER_PORT": str(address[1])}
+    process = Fork("train.py", *train_flags("--iter=1"), folder=tmp_path / "printed", env=alone)
+
+    def waits() -> bool:
+        with socket.socket() as other:
+            return other.connect_ex(address) == 0
+
+    wait_until(waits, process)
+    time.sleep(0.2)
+    os.kill(process.process.pid, signal.SIGTERM)
+    assert process.wait(10).returncode == -signal.SIGTERM
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="a /dev/shm of its own can only be had on Linux")
+@pytest.mark.parametrize("full", [False, True], ids=["small", "full"])
+def test_little_shared_memory_is_enough_and_none_is_said(full: bool, train_flags: TrainFlags, tmp_path: Path) -> None:
+    """As in a Docker container, in small."""
+    settings = ["--iter=3", "--nThreads=2", "--batchSize=4", "--val_fraction=0.5", "--val_freq=3"]
+    fill = "head -c 1M /dev/zero > /dev/shm/full 2> /dev/null;" if full else ""
+    shell = f'mount -t tmpfs -o size=256k tmpfs /dev/shm || exit 77; {fill} exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", shell, "sh", sys.executable, "train.py", *train_flags(*settings)]
+    process = start(*command)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == 77 or "unshare failed" in errors:
+        pytest.skip("a small /dev/shm can only be mounted by root")
+    assert "Traceback" not in errors
+    if full:
+        assert process.returncode == 1
+        assert re.search(r"train.py: expected to start .* \(No space .*/dev/shm .*--shm-size.* --nThreads 0", errors)
+    else:
+        assert process.returncode == 0, errors
+        assert state_of(tmp_path)["step"] == 3

@@ -129,13 +129,13 @@ def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_then_leaves(train_flags: TrainFlags, tmp_path: Path, number: signal.Signals) -> None:
-    flags = train_flags("--iter=100000", "--print_freq=1", "--nThreads=1")
+    flags = train_flags("--iter=100000", "--print_freq=1", "--save_freq=1", "--nThreads=1")
     process = start(sys.executable, "train.py", *flags)
     events = tmp_path / "logs" / "run"
+    state = tmp_path / "results" / "run" / "training_state.pth"
     until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until and not (tmp_path / "results/run/options.json").exists():
+    while process.poll() is None and time.monotonic() < until and not state.exists():
         time.sleep(0.05)
-    time.sleep(1)
     os.killpg(process.pid, number)  # as a terminal does, and as schedulers do
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors

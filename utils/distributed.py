@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from cloth_segmentation.command.signals import stopped_at_once
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.launcher import check_meeting_point, launch, restarts
 from utils.devices import pick_device
@@ -61,7 +62,7 @@ class Processes:
         if world_size == 1:
             return cls(own)
         check_meeting_point()
-        with _others_expected():
+        with _others_expected(), stopped_at_once():
             if own.type == "cuda" and train:
                 dist.init_process_group("nccl", store=_store(), rank=rank, world_size=world_size, device_id=own)
             elif own.type == "cpu" or not train:

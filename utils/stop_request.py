@@ -1,21 +1,33 @@
 """A stop signal as a note that the training loop reads."""
 
-import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 from cloth_segmentation.command.signals import heeded_stops
+
+Value = TypeVar("Value")
+
+
+class _StoppedError(BaseException):
+    """A stop signal came during a wait; no Exception, which code that waits may take for a broken photo."""
 
 
 class StopRequest:
     """While it is entered, Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) are noted; ``name`` tells which came.
 
-    They do not end the process then: the loop looks here after each step. A second Ctrl-C does, but not under a
-    launcher, which passes on the Ctrl-C that the process has had already.
+    They end a wait (``interruptible``), but not the process: the loop looks here after each step. A second one ends
+    the process (``signals.end_at_second_stop``).
     """
 
     def __init__(self) -> None:
         self.name = ""
+        self._waiting = False
+
+    def __call__(self) -> bool:
+        """Whether one came."""
+        return bool(self.name)
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._note) for number in heeded_stops()}
@@ -27,7 +39,19 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def interruptible(self, wait: Callable[[], Value]) -> Value | None:
+        """What ``wait`` gives; None if a stop signal came before, or comes meanwhile and breaks it off anywhere."""
+        try:
+            try:
+                self._waiting = True
+                return None if self.name else wait()
+            finally:
+                self._waiting = False
+        except _StoppedError:
+            return None
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.name and number == signal.SIGINT and "RANK" not in os.environ:
-            raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.name = self.name or signal.Signals(number).name
+        if self._waiting:
+            self._waiting = False
+            raise _StoppedError

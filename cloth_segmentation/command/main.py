@@ -25,7 +25,7 @@ from cloth_segmentation.command.photo_folder import Problem, list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import blame, one_line
-from cloth_segmentation.command.signals import ignore_stops
+from cloth_segmentation.command.signals import finish_before_stop
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path, check_folder, check_output
 from cloth_segmentation.photos import is_address
@@ -261,7 +261,7 @@ def gather_and_report(opt: InferOptions, processes: Processes, problems: list[Pr
     lost: RunError | None = None
     if processes.world_size > 1:
         # The launcher ends all processes once one has left, and passes on the Ctrl-C that they have had already.
-        ignore_stops()
+        finish_before_stop()
         try:
             with processes.others_expected():
                 problems = [problem for share in processes.gather(problems) for problem in share]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from cloth_segmentation.command.signals import heeded_stops, ignore_stops
+from cloth_segmentation.command.signals import end_at_second_stop, finish_before_stop, heeded_stops
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.launcher import rank_as_set
 from cloth_segmentation.resources import out_of_memory
@@ -43,7 +43,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
     """Run main and leave with its code. Expected errors become one message, not a stack trace.
 
-    SIGTERM and the end of the terminal end it as Ctrl-C does, and names that the terminal cannot show are escaped.
+    SIGTERM and the end of the terminal end it as Ctrl-C does; a second one ends it at once. Names that the terminal
+    cannot show are escaped.
     """
     for number in heeded_stops():
         if number != signal.SIGINT:
@@ -53,12 +54,13 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     rank = f" [rank {rank_as_set()}]" if rank_as_set() else ""
     script = program() + rank
+    end_at_second_stop(script)
     failures: tuple[type[Exception], ...] = (*expected, OSError)
     try:
         try:
             code = main()
         finally:
-            ignore_stops()  # a launcher sends one while a process ends, whose trace would follow its last words
+            finish_before_stop()  # a launcher sends one while a process ends, whose trace would follow its last words
         sys.exit(code)
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
