@@ -149,7 +149,11 @@ class OnnxEngine:
             )
         except Exception as error:  # its errors have no common class
             with self.path.open("rb") as file:
-                known = known_kind(file.read(512))
+                begin = file.read(512)
+            known = known_kind(begin)
+            began = begin.startswith(b"\x08") or not begin.strip(b"\0")
+            if not known and began and "INVALID_PROTOBUF" in str(error):
+                known = "one that is cut off or damaged; copy or download it again"
             reason = str(error).strip().split("\n")[0][:200]
             if not known and self._provider != PROVIDERS["cpu"]:
                 raise DeviceError(

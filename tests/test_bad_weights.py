@@ -97,6 +97,30 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def older(share: float) -> Edit:
+    """The first part of the same weights in PyTorch's format before 1.6."""
+
+    def change(path: Path) -> None:
+        torch.save(read_file(path), path, _use_new_zipfile_serialization=False)
+        content = path.read_bytes()
+        path.write_bytes(content[: round(share * len(content))])
+
+    return change
+
+
+def holding_itself(path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, path)
+
+
+def archived(path: Path) -> None:
+    content = path.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w.pth", content)
+        archive.writestr("license.txt", "MIT")
+
+
 def zeroed(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[100_000:104_096] = bytes(4096)
@@ -171,11 +195,22 @@ MATRIX: dict[str, tuple[Edit, str]] = {
     "a folder": (a_folder, r"w.pth: expected a weights file, found a folder"),
     "empty": (written(b""), UNREADABLE + "an empty file"),
     "a web page": (written(b"\n<!DOCTYPE html><title>Quota exceeded</title>"), UNREADABLE + "a web page"),
-    "a text": (written(b"weights of 2019"), UNREADABLE + "one that cannot be read safely"),
+    "a text": (written(b"weights of 2019"), UNREADABLE + "one of another kind; name one that torch.save"),
+    "zeros": (written(bytes(5000)), UNREADABLE + "one that is cut off or damaged; copy or download it again"),
     "a Git LFS pointer": (written(b"version https://git-lfs.github.com/spec/v1"), "a Git LFS pointer, .*git lfs pull"),
     "cut off": (cut, UNREADABLE + "one that is cut off or damaged"),
     "a page of zeros within": (zeroed, UNREADABLE + "one that is cut off or damaged"),
     "only the first bytes of a zip": (written(b"PK\x03\x04"), UNREADABLE + "one that is cut off or damaged"),
+    "fewer of them": (written(b"PK"), UNREADABLE + "one that is cut off or damaged"),
+    "the older format, cut off": (older(0.5), UNREADABLE + "one that is cut off or damaged"),
+    "the older format, cut off within its names": (older(0.001), UNREADABLE + "one that is cut off or damaged"),
+    "a pickle of plain values": (written(pickle.dumps({"a": 1})), UNREADABLE + "one of another kind"),
+    "a pickle of arrays": (written(pickle.dumps({"a": np.zeros(1)})), "cannot be read safely, since it asks for"),
+    "an archive of it": (archived, UNREADABLE + "an archive of w.pth, license.txt; unpack it"),
+    "the state of a training run": (
+        changed(lambda content: content.update(parts={"network": content.pop("state_dict")}, step=1)),
+        "expected weights, found the state of a run; the run's weights are beside it, in checkpoints/",
+    ),
     "a part that is there twice": (twice, UNREADABLE + "one that is cut off or damaged"),
     "an ONNX file": (lambda path: path.write_bytes(BUNDLED.read_bytes()), UNREADABLE + "an ONNX file"),
     "a whole network": (
@@ -190,11 +225,20 @@ MATRIX: dict[str, tuple[Edit, str]] = {
         safetensors_file(lambda content: content[:-1000]),
         UNREADABLE + "one that is cut off",
     ),
+    "safetensors of which the length is there": (
+        safetensors_file(lambda content: content[:7]),
+        UNREADABLE + "one of another kind",  # its name does not tell
+    ),
     "safetensors of something else": (
         safetensors_file(lambda content: content.replace(b"side1.bias", b"side1.bisa")),
         "1 tensors missing",
     ),
     "a list": (bare(lambda: [1, 2]), r"expected a dictionary of tensors, found list"),
+    "a dictionary that holds itself": (holding_itself, r"expected a state dict of tensors, found model"),
+    "several state dicts": (
+        changed(lambda content: content.update(net=content.pop("state_dict"), ema={"x": torch.zeros(1)})),
+        r"expected a state dict of tensors, found format, .*; where it was made, torch.save\(network.state_dict\(\)",
+    ),
     "no tensors": (bare(lambda: {"a": 1}), r"expected a state dict of tensors, found a"),
     "numbered keys": (bare(lambda: {1: torch.zeros(1)}), r"expected a state dict of tensors, found 1"),
     "sparse tensors": (tensor(KEY, torch.Tensor.to_sparse), r"since it asks for torch._utils _rebuild_sparse_tensor"),
@@ -208,9 +252,14 @@ MATRIX: dict[str, tuple[Edit, str]] = {
         tensor("outconv.bias", lambda value: torch.zeros(1).expand(2**40)),
         r"expected dense tensors, found that one number stands for many in outconv.bias",
     ),
-    "another network": (bare(lambda: torch.nn.Linear(2, 2).state_dict()), r"expected the weights of u2net or u2netp"),
+    "another network": (
+        bare(lambda: torch.nn.Linear(2, 2).state_dict()),
+        r"expected the weights of u2net or u2netp, found 2 tensors of another network \(weight, bias\); name",
+    ),
     "a tensor missing": (changed(lambda content: content["state_dict"].pop(KEY)), r"1 tensors missing"),
-    "another number of classes": (bare(lambda: U2NETP(3, 1).state_dict()), r"for 4 classes .* found it for 1"),
+    "one class": (bare(lambda: U2NETP(3, 1).state_dict()), r"for 4 classes .* found it for 1; .* need a new head"),
+    "two classes": (bare(lambda: U2NETP(3, 2).state_dict()), r"for 4 classes .* found it for 2; .* need a new head"),
+    "grey photos": (bare(lambda: U2NETP(1, 4).state_dict()), r"u2netp: .* 1 of another shape, stage1.rebnconvin.conv"),
     "NaN": (tensor(KEY, lambda value: value * torch.nan), rf"expected finite numbers, found NaN .* in 1 of .*, {KEY}"),
     "infinity": (tensor("outconv.bias", lambda value: value + torch.inf), r"expected finite numbers"),
     "a later format": (stated(format="cloth-segmentation weights 2"), r"it needs another version of this"),
@@ -233,7 +282,10 @@ ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
     "empty": (written(b""), r"expected an ONNX file, found an empty file"),
     "a Git LFS pointer": (written(b"version https://git-lfs.github.com/spec/v1"), "a Git LFS pointer, .*lfs pull"),
     "a web page": (written(b"<html>"), r"expected an ONNX file, found a web page"),
-    "cut off": (written(BUNDLED.read_bytes()[:-9000]), r"expected an ONNX file, found one that ONNX Runtime cannot"),
+    "cut off": (written(BUNDLED.read_bytes()[:-9000]), r"found one that is cut off or damaged; copy or download"),
+    "only the first bytes": (written(BUNDLED.read_bytes()[:100]), r"found one that is cut off or damaged; copy"),
+    "zeros": (written(bytes(5000)), r"found one that is cut off or damaged; copy or download it again"),
+    "a text": (written(b"weights of 2019"), r"expected an ONNX file, found one that ONNX Runtime cannot read"),
     "of another program": (onnx_file(lambda model: metadata_without(model, "format")), r"a file of another program"),
     "no sum": (onnx_file(lambda model: metadata_without(model, "source_sha256")), r"changed since \('source_sha256'\)"),
     "broken JSON": (onnx_file(lambda model: metadata_with(model, "info", "{")), r"changed since \(Expecting"),
@@ -339,6 +391,29 @@ def test_code_in_a_file_never_runs(
     assert "Traceback" not in done.stderr
     assert not trap.exists()
     assert list((tmp_path / "out").glob("*")) == []
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors", "onnx"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_git_lfs_pointer_is_named_wherever_weights_are_read(
+    place: str, ending: str, photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
+) -> None:
+    stopped = tmp_path / "results" / "stopped"
+    stopped.mkdir(parents=True)
+    bad = tmp_path / f"bad.{ending}"
+    for path in (bad, stopped / "training_state.pth"):
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:3f2a1b\nsize 176625341\n")
+    names = {"bad": bad, "onnx": bad, "images": photo_folder.images, "csv": photo_folder.csv, "out": tmp_path / "out"}
+    words = [
+        flag for word in PLACES[place] for flag in (train_flags() if word == "{train}" else [word.format(**names)])
+    ]
+    done = fork(*words, folder=tmp_path / "printed")
+    if place == "export.py --checkpoint" and ending == "onnx":
+        assert "--checkpoint: expected a .pth file" in done.stderr  # whatever it holds
+    else:
+        assert done.returncode == 1
+        assert "found a Git LFS pointer, which stands for the file; git lfs pull fetches it" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_trap_works(tmp_path: Path) -> None:

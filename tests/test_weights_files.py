@@ -73,6 +73,25 @@ def test_wrappers_within_wrappers_are_opened(tmp_path: Path) -> None:
         assert digest(load(saved(tmp_path / f"{number}.pth", content))[0].state_dict()) == digest(state)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "module.model."]
+)
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_what_stands_before_all_keys_is_left_out(prefix: str, ending: str, tmp_path: Path) -> None:
+    state = U2NETP(3, 4).state_dict()
+    prefixed = {prefix + key: value for key, value in state.items()}
+    path = tmp_path / f"w.{ending}"
+    (save_file if ending == "safetensors" else torch.save)(prefixed, path)
+    assert digest(load(path)[0].state_dict()) == digest(state)
+
+
+@pytest.mark.parametrize("wrapper", ["net", "params", "generator", "weights"])
+def test_a_wrapper_of_any_name_is_opened_where_it_is_the_only_one(wrapper: str, tmp_path: Path) -> None:
+    state = U2NETP(3, 4).state_dict()
+    content = {"epoch": 3, wrapper: state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
+    assert digest(load(saved(tmp_path / "w.pth", content))[0].state_dict()) == digest(state)
+
+
 def test_strange_numbers_are_named(tmp_path: Path) -> None:
     state = U2NETP(3, 4).state_dict()
     state["outconv.bias"] = state["outconv.bias"].to(torch.complex64)

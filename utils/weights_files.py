@@ -45,11 +45,20 @@ KNOWN_NAMES = {
 """What pickled tensors ask for. PyTorch allows more, some of which takes any amount of memory."""
 
 
+OLDER_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What files of PyTorch before 1.6 begin with: a number, pickled."""
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
 """Types of numbers in weights files."""
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Names under which files hold the tensors, beside other things."""
+
+DEEPEST = 5
+"""Dictionaries within one another that are opened; a pickled one may hold itself."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What stands before all keys where the network was a part of something: DistributedDataParallel, torch.compile, ..."""
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -195,9 +204,14 @@ def _strange_names(path: Path, is_zip: bool) -> list[str]:
     if not is_zip:
         # Mapped, since a file would make room for as many bytes as a pickle claims, before it reads them.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return [
-                name for _ in range(5) for name in _names(cast(IO[bytes], content))
-            ]  # one after another, before the numbers
+            found: list[str] = []
+            try:
+                for _ in range(5):  # one after another, before the numbers
+                    found += _names(cast(IO[bytes], content))
+            except ValueError:  # it is cut off, or torch.save did not write it
+                if not found:
+                    raise
+            return found
     with zipfile.ZipFile(path) as archive:
         return [
             name for part in archive.namelist() if part.endswith("/data.pkl") for name in _names(archive.open(part))
@@ -213,37 +227,66 @@ def _names(pickled: IO[bytes]) -> list[str]:
 
 
 def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
-    """What a file that cannot be read seems to be."""
+    """What a file that cannot be read seems to be, and what to do."""
+    again = "copy or download it again"
     if known := known_kind(begin):
-        return known
+        return known if begin else f"{known}; {again}"
     if path.suffix == ".onnx" or begin.startswith(b"\x08"):  # its first field, the version
         return "an ONNX file, or what looks like one; the names of ONNX files end in .onnx"
-    if isinstance(error, zipfile.BadZipFile | SafetensorError):
-        return "one that is cut off or damaged; copy or download it again"
-    return "one that cannot be read safely"
+    if zipfile.is_zipfile(path) and not isinstance(error, zipfile.BadZipFile):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if names and not any(name.endswith("data.pkl") for name in names):
+            return f"an archive of {_shorten(names)}; unpack it and name the weights in it"
+    began = begin.startswith((b"PK", OLDER_FORMAT)) or OLDER_FORMAT.startswith(begin) or not begin.strip(b"\0")
+    if began or isinstance(error, SafetensorError) or path.suffix == ".safetensors":
+        return f"one that is cut off or damaged; {again}"
+    return "one of another kind; name one that torch.save or safetensors wrote"
 
 
 def state_dict_of(content: Mapping[str, Any], path: Path) -> StateDict:
-    """The tensors of a file's content, without the prefix that DistributedDataParallel puts before every key.
+    """The tensors of a file's content, without what DistributedDataParallel and others put before every key.
 
     Raises:
         RunError: it is no state dict, or has tensors that claim more numbers than the file holds.
     """
     state: Any = content
-    while inner := next((state[name] for name in WRAPPERS if isinstance(state.get(name), dict) and state[name]), None):
-        state = inner
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
-        raise RunError(f"{path}: expected a state dict of tensors, found {_shorten(list(content))}")
+    for _ in range(DEEPEST):
+        state = _wrapped(state) or state
+    if not _is_state_dict(state):
+        if isinstance(content.get("parts"), dict) and "step" in content:
+            raise RunError(
+                f"{path}: expected weights, found the state of a run; the run's weights are beside it, in checkpoints/"
+            )
+        raise RunError(
+            f"{path}: expected a state dict of tensors, found {_shorten(list(content))}; where it was made, "
+            "torch.save(network.state_dict(), ...) saves one"
+        )
     hollow = [key for key, value in state.items() if value.nbytes > value.untyped_storage().nbytes()]
     if hollow:
         raise RunError(f"{path}: expected dense tensors, found that one number stands for many in {hollow[0]}")
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
+    prefixes = list(PREFIXES)
+    while common := next((prefix for prefix in prefixes if all(key.startswith(prefix) for key in state)), None):
+        state = {key.removeprefix(common): value for key, value in state.items()}
+        prefixes.remove(common)
     return dict(state)
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
+    )
+
+
+def _wrapped(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What holds the tensors in a dictionary that holds other things too: by its name, or as the only one to do so."""
+    for name in WRAPPERS:
+        if isinstance(content.get(name), dict) and content[name]:
+            return cast(dict[str, Any], content[name])
+    found = [value for value in content.values() if _is_state_dict(value)]
+    return found[0] if len(found) == 1 else None
 
 
 def _check_finite(state: StateDict, path: Path) -> None:
@@ -266,10 +309,12 @@ def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tu
     """(architecture, number of classes) of a state dict, by its keys and shapes."""
     bias = state.get("outconv.bias")
     classes = len(bias) if bias is not None and bias.ndim == 1 and len(bias) <= MOST_CLASSES else 0
-    problems = []
+    problems: list[str] = []
+    known: set[str] = set()
     for name, build in architectures.items():
         with torch.device("meta"):
             expected = build(3, classes or 1).state_dict()
+        known |= expected.keys()
         missing = [key for key in expected if key not in state]
         extra = [key for key in state if key not in expected]
         shapes = [key for key in expected if key in state and state[key].shape != expected[key].shape]
@@ -278,10 +323,11 @@ def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tu
         problem = f"{name}: {len(missing)} tensors missing, {len(extra)} too many, {len(shapes)} of another shape"
         example = (missing or extra or shapes)[0]
         problems.append(f"{problem}, {example} for one")
-    raise RunError(
-        f"{path}: expected the weights of {' or '.join(architectures)}, found {len(state)} tensors that fit neither "
-        f"({'; '.join(problems)})"
-    )
+    expectation = f"{path}: expected the weights of {' or '.join(architectures)}, found"
+    if not known & state.keys():
+        count = f"{len(state)} tensor" + "s" * (len(state) != 1)
+        raise RunError(f"{expectation} {count} of another network ({_shorten(list(state), 2)}); name another file")
+    raise RunError(f"{expectation} {len(state)} tensors that fit neither ({'; '.join(problems)})")
 
 
 def is_head(key: str) -> bool:
