@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import DupFd
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,6 +194,8 @@ class BatchInMemory:
     """
 
     def __init__(self, batch: Batch) -> None:
+        from multiprocessing.reduction import DupFd  # Windows has none
+
         self.shape, self.problems = batch.photos.shape, batch.problems
         with os.fdopen(os.memfd_create("batch"), "wb") as file:
             for tensor in (batch.photos, batch.labels):
