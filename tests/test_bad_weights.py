@@ -206,6 +206,12 @@ MATRIX: dict[str, tuple[Edit, str]] = {
     "the older format, cut off within its names": (older(0.001), UNREADABLE + "one that is cut off or damaged"),
     "a pickle of plain values": (written(pickle.dumps({"a": 1})), UNREADABLE + "one of another kind"),
     "a pickle of arrays": (written(pickle.dumps({"a": np.zeros(1)})), "cannot be read safely, since it asks for"),
+    "a zip of which little is right": (
+        lambda path: path.write_bytes(
+            path.read_bytes().replace(b"PK\x03\x04", b"QK\x03\x04").replace(b"PK\x01\x02", b"QK")
+        ),
+        UNREADABLE + "one of another kind",
+    ),
     "an archive of it": (archived, UNREADABLE + "an archive of w.pth, license.txt; unpack it"),
     "the state of a training run": (
         changed(lambda content: content.update(parts={"network": content.pop("state_dict")}, step=1)),

@@ -12,6 +12,7 @@ import mmap
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -233,11 +234,11 @@ def _name_kind(path: Path, begin: bytes, error: Exception) -> str:
         return known if begin else f"{known}; {again}"
     if path.suffix == ".onnx" or begin.startswith(b"\x08"):  # its first field, the version
         return "an ONNX file, or what looks like one; the names of ONNX files end in .onnx"
-    if zipfile.is_zipfile(path) and not isinstance(error, zipfile.BadZipFile):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if names and not any(name.endswith("data.pkl") for name in names):
-            return f"an archive of {_shorten(names)}; unpack it and name the weights in it"
+    names: list[str] = []
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged one provokes nearly anything
+        names = archive.namelist()
+    if names and not any(name.endswith("data.pkl") for name in names):
+        return f"an archive of {_shorten(names)}; unpack it and name the weights in it"
     began = begin.startswith((b"PK", OLDER_FORMAT)) or OLDER_FORMAT.startswith(begin) or not begin.strip(b"\0")
     if began or isinstance(error, SafetensorError) or path.suffix == ".safetensors":
         return f"one that is cut off or damaged; {again}"
