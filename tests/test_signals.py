@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import start
+from conftest import ROOT, start
 
 from utils.stop_request import StopRequest
 
@@ -103,3 +103,28 @@ def test_one_request_may_come_twice(launcher: dict[str, str], apart: float) -> N
     assert_lives(process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+STOPPED_IN_A_FORK = """
+import multiprocessing, os, signal, time
+from utils.stop_request import StopRequest
+
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+def wait():
+    multiprocessing.get_context("fork").Process(target=print).start()
+    time.sleep(20)
+
+with StopRequest() as stop:
+    began = time.monotonic()
+    print(stop.interruptible(wait), stop.name, time.monotonic() - began < 5)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+def test_a_signal_while_a_process_starts_ends_the_wait_once_it_has() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_IN_A_FORK], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    assert "None SIGTERM True" in done.stdout

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -52,6 +53,28 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = self.name or signal.Signals(number).name
-        if self._waiting:
+        self._break_off(number, frame)
+
+    def _break_off(self, number: int, frame: FrameType | None) -> None:
+        """End the wait, but not while a process starts: an error is lost in a fork, or the process forgotten."""
+        if not self._waiting:
+            return
+        if not _starts_process(frame):
             self._waiting = False
             raise _StoppedError
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._break_off)
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+
+
+SOON = 0.05
+"""Seconds after which a wait that could not be ended is tried again."""
+
+
+def _starts_process(frame: FrameType | None) -> bool:
+    """Whether this is a call in the start of a process."""
+    while frame is not None:
+        if frame.f_code is BaseProcess.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
