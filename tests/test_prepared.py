@@ -150,6 +150,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.long
 def test_two_processes_fill_one_folder_at_once(photo_folder: PhotoFolder, tmp_path: Path) -> None:
     kept, script = tmp_path / "kept", tmp_path / "fill.py"
     script.write_text(FILL)

@@ -159,7 +159,9 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.parametrize("launcher", [LAUNCH, TORCHRUN], ids=["launch", "torchrun"])
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(LAUNCH, marks=pytest.mark.long), TORCHRUN], ids=["launch", "torchrun"]
+)
 def test_two_processes_share_every_epoch_and_end_with_equal_weights(
     launcher: list[str], train_flags: TrainFlags, photo_folder: PhotoFolder, tmp_path: Path
 ) -> None:
@@ -304,6 +306,7 @@ def test_photos_that_were_trained_on_are_never_held_out(train_flags: TrainFlags)
         train.main(train_flags("--iter=2", "--val_fraction=0.4", "--continue_train"))
 
 
+@pytest.mark.long
 def test_two_processes_agree_on_what_has_changed(
     train_flags: TrainFlags, photo_folder: PhotoFolder, tmp_path: Path
 ) -> None:
