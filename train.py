@@ -32,7 +32,15 @@ from data.annotations import Annotations
 from data.categories import LABEL_SETS
 from data.checks import read_checked
 from data.dataset import LabelledPhotos, TrainingSquares
-from data.loader import Batches, EndlessSampler, OneEpochSampler, Sample, make_loader, workers_expected
+from data.loader import (
+    Batches,
+    EndlessSampler,
+    OneEpochSampler,
+    Sample,
+    little_shared_memory,
+    make_loader,
+    workers_expected,
+)
 from data.prepared import PreparedPhotos
 from data.sides import Sides, choose_sides, write_sides
 from data.transforms import Augmentation, normalise
@@ -127,6 +135,8 @@ class Training:
             self.log.say(f"Changed since this run was last started: {', '.join(changed)}")
         if photos.sides.said:
             self.log.say(photos.sides.said)
+        if self.opt.nThreads and (note := little_shared_memory()):
+            self.log.say(note)
         held_out = len(photos.held_out) if photos.held_out else "none"
         self.log.say(
             f"{len(photos.usable)} photos for training, {held_out} for validation; {self.processes.world_size} "

@@ -5,6 +5,7 @@ import mmap
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -183,6 +184,24 @@ def collate(samples: Sequence[Sample]) -> "Batch | BatchInMemory":
         torch.stack([photo for photo, _ in squares]), torch.stack([labels for _, labels in squares]), problems
     )
     return BatchInMemory(batch) if get_worker_info() and hasattr(os, "memfd_create") else batch
+
+
+LITTLE = 2**28
+"""Bytes of shared memory under which runs often fail elsewhere, so that people look for the cause there."""
+
+
+def little_shared_memory() -> str:
+    """What to say where there is little shared memory, which a run does not need; "" elsewhere."""
+    try:
+        size = shutil.disk_usage("/dev/shm").total
+    except OSError:
+        return ""
+    if size >= LITTLE:
+        return ""
+    return (
+        f"/dev/shm has {size / 2**20:,.0f} MB: batches of photos go on without it, in other memory. docker run "
+        "--shm-size=1g makes it larger, and --nThreads 0 needs none"
+    )
 
 
 class BatchInMemory:

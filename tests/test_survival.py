@@ -319,7 +319,7 @@ def test_little_shared_memory_is_enough_and_none_is_said(full: bool, train_flags
     command = ["unshare", "-m", "sh", "-c", shell, "sh", sys.executable, "train.py", *train_flags(*settings)]
     process = start(*command)
     try:
-        _, errors = process.communicate(timeout=60)
+        printed, errors = process.communicate(timeout=60)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -332,3 +332,4 @@ def test_little_shared_memory_is_enough_and_none_is_said(full: bool, train_flags
     else:
         assert process.returncode == 0, errors
         assert state_of(tmp_path)["step"] == 3
+        assert re.search(r"/dev/shm has 0 MB: batches .* --shm-size=1g .* --nThreads 0", printed)
