@@ -89,9 +89,8 @@ def cut_out(photo: Image.Image, covered: NDArray[np.uint8], alpha: Image.Image |
     y, x = np.nonzero((covered > 0) & ~solid)
     if len(y):
         rows, columns = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
-        side = (
-            2 * ceil(2 * reach(covered.shape)) + 1
-        )  # from the outer end of an edge to its inner one, and as far again
+        # From the outer end of an edge to its inner one, and as far again.
+        side = 2 * ceil(2 * reach(covered.shape)) + 1
         weight = ndimage.uniform_filter(solid[rows, columns].astype(np.float32), side)
         near = weight[y - rows.start, x - columns.start] > 0.5 / side**2  # others are too thin to have an inside
         y, x = y[near], x[near]

@@ -140,32 +140,28 @@ _NATIVE = (
 """libtiff has already brought these to the order of the machine; Pillow would do it once more."""
 
 
-def _changed(image: Image.Image, forms: dict[str, str]) -> Plan:
-    """The plan with other forms; empty if one of the plan's forms has no other."""
-    plan = []
-    for codec, box, offset, settings in getattr(image, "tile", ()):
-        form = forms.get(settings[0] if isinstance(settings, tuple) else settings)
-        if form is None:
-            return []
-        plan.append((codec, box, offset, (form, *settings[1:]) if isinstance(settings, tuple) else form))
-    return plan
+def _plan(image: Image.Image) -> Plan:
+    return list(getattr(image, "tile", ()))
 
 
-def mend_order(image: Image.Image) -> None:
+def form_of(image: Image.Image) -> str:
+    """The form of the values of a picture, opened and not loaded; "" if it has several, or none that is known."""
+    forms = {settings[0] if isinstance(settings, tuple) else settings for *_, settings in _plan(image)}
+    form = forms.pop() if len(forms) == 1 else ""
+    return form if isinstance(form, str) else ""
+
+
+def _load_as(image: Image.Image, form: str) -> None:
+    """Let a picture, opened and not loaded, be loaded as if its values had another form."""
+    image.tile = [  # type: ignore[attr-defined]
+        (*part, (form, *settings[1:]) if isinstance(settings, tuple) else form) for *part, settings in _plan(image)
+    ]
+
+
+def mend_order(image: Image.Image, form: str) -> None:
     """Let a compressed TIFF, opened and not loaded, be loaded in the right order of bytes."""
-    if all(part[0] == "libtiff" for part in getattr(image, "tile", ())) and (plan := _changed(image, _NATIVE)):
-        image.tile = plan  # type: ignore[attr-defined]
-
-
-def deep_form(image: Image.Image) -> str:
-    """The form of the values of a picture, opened and not loaded, whose colours, or grey and alpha, have 16 bits.
-
-    "" for all other pictures.
-    """
-    if not _changed(image, _OTHER_BYTES):
-        return ""
-    settings = image.tile[0][3]  # type: ignore[attr-defined]
-    return str(settings[0] if isinstance(settings, tuple) else settings)
+    if form in _NATIVE and all(part[0] == "libtiff" for part in _plan(image)):
+        _load_as(image, _NATIVE[form])
 
 
 def are_high_bytes_enough(image: Image.Image, form: str) -> bool:
@@ -173,11 +169,13 @@ def are_high_bytes_enough(image: Image.Image, form: str) -> bool:
 
     Args:
         image: as it was loaded.
-        form: that of its values; see ``deep_form``.
+        form: that of its values; see ``form_of``.
     """
+    if form not in _OTHER_BYTES:
+        return True
     if form == GREY_AND_ALPHA or isinstance(image.info.get("transparency"), tuple):
-        return not form
-    return not form or max(extrema[1] for extrema in image.getextrema()[:3]) >= DARK >> 8  # type: ignore[index]
+        return False
+    return max(extrema[1] for extrema in image.getextrema()[:3]) >= DARK >> 8  # type: ignore[index]
 
 
 def colours_to_8_bits(image: Image.Image, again: Image.Image) -> Image.Image:
@@ -190,8 +188,9 @@ def colours_to_8_bits(image: Image.Image, again: Image.Image) -> Image.Image:
     Returns:
         RGB, RGBA or LA, with what ``info`` holds.
     """
-    grey = deep_form(again) == GREY_AND_ALPHA
-    again.tile = _changed(again, _OTHER_BYTES)  # type: ignore[attr-defined]
+    form = form_of(again)
+    grey = form == GREY_AND_ALPHA
+    _load_as(again, _OTHER_BYTES[form])
     again.load()
     other = np.asarray(again)
     highs, lows = (other[..., 0::2], other[..., 1::2]) if grey else (np.asarray(image), other)

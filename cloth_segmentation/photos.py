@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from cloth_segmentation import png
-from cloth_segmentation.depths import GREY_AND_ALPHA, are_high_bytes_enough, colours_to_8_bits, deep_form, mend_order
+from cloth_segmentation.depths import are_high_bytes_enough, colours_to_8_bits, form_of, is_deep_grey, mend_order
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.picture_kinds import is_heif, raw_kind, unread_kind
 from cloth_segmentation.pixels import over_white, to_srgb
@@ -97,13 +97,13 @@ def _read(source: Source, enough: Size | None, upright: bool) -> Photo:
         if enough is not None and isinstance(image, JpegImageFile):  # others are loaded by the look at their EXIF
             stored = enough[::-1] if upright and _turn(image) in _TRANSPOSED else enough
             reduced = image.draft(None, stored)  # None keeps the mode
-        form = deep_form(image)
-        _mend(image, source)
+        form = form_of(image)
+        _mend(image, form)
         image.load()
         if reduced is None:
             own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
         turn = _turn(image) if upright else None
-        colors, alpha, notes = to_srgb(image if are_high_bytes_enough(image, form) else _with_all_bits(image, source))
+        colors, alpha, notes = to_srgb(_with_all_bits(image, form, source))
         frames = _frames(image)  # last, since it goes through the file
         if frames > 1:
             notes += (f"expected one picture, found {frames} frames; the mask is that of the first",)
@@ -113,27 +113,30 @@ def _read(source: Source, enough: Size | None, upright: bool) -> Photo:
         return Photo(*turned, own[::-1] if turn in _TRANSPOSED else own, notes)
 
 
-def _mend(image: Image.Image, source: Source) -> None:
-    """Mend what Pillow tells wrongly, or not at all, of a picture that it has opened and not loaded."""
-    mend_order(image)
-    if image.format == "PNG":
-        plan = getattr(image, "tile", ())
-        form = plan[0][3] if plan else ""
-        key = image.info.get("transparency")
-        if form in _LOW_BITS and isinstance(key, int):
-            image.info["transparency"] = key * _LOW_BITS[form]  # the grey values have become those of 8 bits
-        if form in ("I;16B", "RGB;16B", "RGBA;16B", GREY_AND_ALPHA) and (
-            bits := png.significant_bits(_content(source))
-        ):
-            image.info["significant_bits"] = bits
+def _mend(image: Image.Image, form: str) -> None:
+    """Mend what Pillow would read wrongly of a picture that it has opened and not loaded."""
+    mend_order(image, form)
+    key = image.info.get("transparency")
+    if image.format == "PNG" and form in _LOW_BITS and isinstance(key, int):
+        image.info["transparency"] = key * _LOW_BITS[form]  # the grey values become those of 8 bits
 
 
 _LOW_BITS = {"L;2": 85, "L;4": 17}
 """Forms of grey with fewer bits, and by how much their values grow."""
 
 
-def _with_all_bits(image: Image.Image, source: Source) -> Image.Image:
-    """A picture of 16 bits a channel, of which Pillow has loaded the high ones, in 8 bits that all of them tell."""
+def _with_all_bits(image: Image.Image, form: str, source: Source) -> Image.Image:
+    """A loaded picture; one of 16 bits, of which Pillow has kept the high ones, in 8 bits that all of them tell."""
+    enough = are_high_bytes_enough(image, form)
+    # Only now, since it takes the whole file.
+    if (
+        image.format == "PNG"
+        and (is_deep_grey(image) or not enough)
+        and (bits := png.significant_bits(_content(source)))
+    ):
+        image.info["significant_bits"] = bits
+    if enough:
+        return image
     with _opened(source) as again:
         return colours_to_8_bits(image, again)
 
@@ -152,12 +155,13 @@ def is_address(path: str | os.PathLike[str]) -> bool:
 
 
 def _opened(source: Source) -> Image.Image:
+    file = BytesIO(source) if isinstance(source, bytes) else source
     try:
-        return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+        return Image.open(file)
     except UnidentifiedImageError:
         if not is_heif(_begin(source)) or not _can_read_heif():
             raise
-    return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+    return Image.open(file)
 
 
 @lru_cache(maxsize=1)

@@ -113,15 +113,13 @@ _SUBFILE_TYPE, _BITS, _COMPRESSION, _PLANES, _SUB_IFDS, _DNG_VERSION = 254, 258,
 
 
 def raw_kind(image: Image.Image, begin: bytes, path: Path | None) -> str:
-    """Name a TIFF of which a preview, or nothing right, would be read; "" for all other pictures.
+    """Name a TIFF of which a preview, or nothing right, would be read; "" for all other TIFFs.
 
     Args:
         image: as opened.
         begin: the first bytes of its file.
         path: of the file, if it has one.
     """
-    if image.format != "TIFF":
-        return ""
     tags = getattr(image, "tag_v2", {})
     canon = begin[:4] == b"II*\0" and begin[8:12] == b"CR\x02\0"
     if _DNG_VERSION in tags or canon or (path is not None and path.suffix.lower() in RAW_ENDINGS):
