@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import ClassSet
 from cloth_segmentation.command.outputs import Job
 from cloth_segmentation.command.script import one_line, run_script
 from cloth_segmentation.command.signals import ignore_stops
 from cloth_segmentation.errors import RunError
-from cloth_segmentation.pictures import overlay
+from cloth_segmentation.pictures import brightened, overlay
 from cloth_segmentation.segmenter import PHOTO_ERRORS
 from infer import Segmentation, Segmenter
 from options import AppOptions, parse
@@ -41,7 +41,8 @@ PREVIEW = 1600
 KEPT = 3600
 """Seconds for which photos, and what was made of them, are kept."""
 
-CLOTHES = CLASSES[1:]
+FEW = 8
+"""Classes that the table always lists; of more, it lists those that are seen."""
 
 CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
@@ -63,10 +64,7 @@ CSS = """
   #facts { order: 2; }
   #nothing, #cutouts { order: 3; }
 }
-""" + "".join(
-    f"#shares i.class-{number} {{ background: rgb{tuple(min(2 * value, 255) for value in colour)}; }}\n"
-    for number, colour in enumerate(PALETTE)  # as bright as in overlays
-)
+"""
 
 # Gradio says how many bytes are too many, and no more. This looks at a file before Gradio does.
 SCRIPT = """<script>
@@ -85,6 +83,14 @@ for (const kind of ["change", "drop"]) window.addEventListener(kind, event => {
   document.getElementById("drop").after(note);
 }, true);
 </script>"""
+
+
+def color_rules(classes: ClassSet) -> str:
+    """CSS of the colours of classes, as bright as in overlays."""
+    return "".join(
+        f"#shares i.class-{number} {{ background: rgb{color}; }}\n"
+        for number, color in enumerate(brightened(classes.palette))
+    )
 
 
 class Shown(NamedTuple):
@@ -120,10 +126,12 @@ def plain(text: str) -> str:
 
 
 def shares_table(facts: dict[str, Any]) -> str:
-    """Markdown of the table of shares, which is the legend too."""
+    """Markdown of the table of shares, which is the legend too. Of many classes, those that are seen have a row."""
+    few = len(facts["classes"]) <= FEW
     rows = (
-        f"| <i class='class-{each['id']}'></i>{each['name']} | {each['share']:.1%} | {each['pixels']:,} |\n"
+        f"| <i class='class-{each['id']}'></i>{plain(each['name'])} | {each['share']:.1%} | {each['pixels']:,} |\n"
         for each in facts["classes"]
+        if few or each["pixels"]
     )
     title = f"{plain(facts['photo'])}, {facts['width']} x {facts['height']} pixels\n\n"
     return title + "| class | share | pixels |\n|---|--:|--:|\n" + "".join(rows)
@@ -147,13 +155,15 @@ def make_files(one: Segmentation, name: str, facts: dict[str, Any]) -> Files:
     files = Files(small, job.path("mask"), job.path("json"), {}, [])
     photo = preview(one.photo)
     labels = Image.fromarray(one.labels).resize(photo.size, Image.Resampling.NEAREST)
-    for picture, path in zip((photo, overlay(photo, np.asarray(labels), PALETTE)), files.slider, strict=True):
+    for picture, path in zip(
+        (photo, overlay(photo, np.asarray(labels), one.class_set.palette)), files.slider, strict=True
+    ):
         picture.save(path, quality=90, subsampling=0)  # the colours of outlines as sharp as the rest
     one.mask().save(files.mask)
     files.json.write_text(json.dumps(facts, indent=2) + "\n")
     for name in one.found:
         cutout = one.cutout(name)
-        files.cutouts[name] = job.path("cutout", name)
+        files.cutouts[name] = job.path("cutout", one.class_set.short_name(name))
         cutout.save(files.cutouts[name], compress_level=3)  # of 9: half the time of 6, files a quarter larger
         files.gallery.append((preview(cutout.crop(cutout.getchannel("A").getbbox()), 800), name))
     return files
@@ -162,6 +172,11 @@ def make_files(one: Segmentation, name: str, facts: dict[str, Any]) -> Files:
 def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
     """The page."""
     import gradio as gr
+
+    clothes = segment.classes.clothes
+
+    def choice() -> "gr.CheckboxGroup":
+        return gr.CheckboxGroup(list(clothes), value=list(clothes), label="Clothes", elem_id="wanted")
 
     def problem(text: str) -> "gr.Markdown":
         return gr.Markdown(plain(text), visible=True)
@@ -217,13 +232,16 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
                     label="Or one of these", elem_id="examples",
                 )  # fmt: skip
                 with gr.Column(min_width=200, visible=False, elem_id="facts") as details:
-                    wanted = gr.CheckboxGroup(list(CLOTHES), value=list(CLOTHES), label="Clothes", elem_id="wanted")
+                    if len(clothes) <= FEW:
+                        wanted = choice()
                     shares = gr.Markdown(elem_id="shares")
+                    if len(clothes) > FEW:  # above, they would push the table out of sight
+                        wanted = choice()
                     gr.Markdown("Downloads: mask, numbers, cut-outs")
                     with gr.Row(elem_id="downloads"):
                         mask = gr.DownloadButton("Mask", size="md", min_width=120)
                         numbers = gr.DownloadButton("JSON", size="md", min_width=120)
-                        cutouts = {n: gr.DownloadButton(n.capitalize(), size="md", min_width=120) for n in CLOTHES}
+                        cutouts = {n: gr.DownloadButton(n.capitalize(), size="md", min_width=120) for n in clothes}
             with gr.Column(scale=3, min_width=260, visible=False, elem_id="right") as right:
                 slider = gr.ImageSlider(
                     label="Photo and clothes", show_label=False, interactive=False, max_height=600,
@@ -253,7 +271,7 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
     return blocks
 
 
-def launch(page: "gr.Blocks", opt: AppOptions) -> None:
+def launch(page: "gr.Blocks", opt: AppOptions, classes: ClassSet) -> None:
     """Serve the page, in a thread of its own."""
     import gradio as gr
     from starlette.middleware import Middleware
@@ -265,7 +283,8 @@ def launch(page: "gr.Blocks", opt: AppOptions) -> None:
         server_name=opt.host, server_port=opt.port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
         max_file_size=limit, state_session_capacity=20, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, run_history=False, footer_links=[], allowed_paths=[],
-        app_kwargs={"middleware": [Middleware(OwnHeaders)]}, theme=gr.themes.Default(**fonts), css=CSS, head=script,
+        app_kwargs={"middleware": [Middleware(OwnHeaders)]}, theme=gr.themes.Default(**fonts), head=script,
+        css=CSS + color_rules(classes),
     )  # fmt: skip
     print(f"The page is at {page.local_url} (Ctrl-C ends it)", flush=True)
 
@@ -286,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         gr.set_static_paths(EXAMPLES)  # served from where they are, not from copies that would be swept away
         sys.addaudithook(StayHere(addresses))  # Gradio can be told to fetch things, and may call home one day
         try:
-            launch(build(segment, opt), opt)
+            launch(build(segment, opt), opt, segment.classes)
             keep_swept(Path(folder), KEPT)
         finally:
             ignore_stops()  # until all files are gone

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cloth_segmentation.classes import PALETTE
 from cloth_segmentation.command.photo_folder import list_photos
 from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
@@ -106,7 +105,7 @@ def export(opt: ExportOptions) -> Path:
     if opt.int8:
         model = to_eight_bits(model, [seen.square for seen in photos])
     with atomic_path(output) as part:
-        write(model, part, metadata(info, PALETTE, sha256(path), eight_bit=opt.int8))
+        write(model, part, metadata(info, sha256(path), eight_bit=opt.int8))
         share = agreement(plain, Segmenter(engine=OnnxEngine(part), path=output, size=info.size), photos)
         if share < LEAST_AGREEMENT[opt.int8]:
             raise RunError(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import cloth_segmentation
 from cloth_segmentation import DeviceError, Error, RunError, Segmentation
-from cloth_segmentation.classes import CLASSES
 from cloth_segmentation.command.main import main as segment_folder
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import run_script
@@ -87,7 +86,7 @@ def load(path: Path) -> tuple["nn.Module", WeightsInfo]:
     from networks import ARCHITECTURES
     from utils.weights_files import load_network
 
-    network, info = load_network(path, ARCHITECTURES, CLASSES)
+    network, info = load_network(path, ARCHITECTURES)
     if info.step == 0:
         raise RunError(f"{path}: expected trained weights, found initial ones, whose head is random; train them first")
     return network, info

@@ -11,7 +11,7 @@ import os
 # From 1.29 on, ONNX Runtime tells its makers which networks run, unless this is said before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLASSES, PALETTE, ClassSet
 from cloth_segmentation.errors import DataError, DeviceError, Error, RunError
 from cloth_segmentation.segmentation import Segmentation
 from cloth_segmentation.segmenter import PhotoLike, Segmenter
@@ -21,6 +21,7 @@ __version__ = "1.0.0"
 __all__ = [
     "CLASSES",
     "PALETTE",
+    "ClassSet",
     "DataError",
     "DeviceError",
     "Error",

@@ -1,10 +1,9 @@
 """From a network's logits to labels and probabilities at the photo's own size."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-
-MIXED = 255
-"""Marks where neighbouring logits disagree about the class; no class has this number."""
 
 STRIP = 2**21
 """Pixels that are worked on at once, so that memory does not grow with the photo."""
@@ -60,16 +59,14 @@ def label_map(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     best = np.pad(logits.argmax(0).astype(np.uint8), ((0, 1), (0, 1)), mode="edge")
     first = best[:-1, :-1]
     agree = (first == best[1:, :-1]) & (first == best[:-1, 1:]) & (first == best[1:, 1:])
-    cells = np.where(agree, first, np.uint8(MIXED))
-
     between = Interpolation(logits, size)
     labels = np.empty((size[1], size[0]), dtype=np.uint8)
     rows = max(1, STRIP // size[0])
     for top in range(0, size[1], rows):
         strip = labels[top : top + rows]
         # Of the modes, the one without a copy.
-        np.take(cells[between.upper[top : top + rows]], between.left, axis=1, out=strip, mode="clip")
-        y, x = np.nonzero(strip == MIXED)
+        np.take(first[between.upper[top : top + rows]], between.left, axis=1, out=strip, mode="clip")
+        y, x = np.nonzero(~np.take(agree[between.upper[top : top + rows]], between.left, axis=1, mode="clip"))
         strip[y, x] = between.at(top + y, x).argmax(1)
     return labels
 
@@ -92,6 +89,26 @@ def probabilities(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray
         strip = between.strip(span)
         np.exp(strip - strip.max(0), out=strip)
         result[:, span] = strip / strip.sum(0)
+    return result
+
+
+def summed(logits: NDArray[np.float32], within: Sequence[int], classes: int) -> NDArray[np.float32]:
+    """Logits of coarser classes: those whose softmax sums up the probabilities of the classes that lie within each.
+
+    Args:
+        logits: (N, C, h, w).
+        within: the coarser class of each class, C numbers, 0 to D - 1.
+        classes: number of coarser classes, D.
+
+    Returns:
+        (N, D, h, w); a coarser class in which none lies has probability 0.
+    """
+    highest = logits.max(1, keepdims=True)
+    parts = np.exp(logits - highest)
+    sums = np.zeros((len(logits), classes, *logits.shape[2:]), dtype=np.float32)
+    for number, coarser in enumerate(within):
+        sums[:, coarser] += parts[:, number]
+    result: NDArray[np.float32] = np.log(np.maximum(sums, np.finfo(np.float32).tiny)) + highest
     return result
 
 

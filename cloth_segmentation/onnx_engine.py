@@ -4,7 +4,6 @@ import ctypes
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 from weakref import WeakSet
@@ -13,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import CLOTHES
 from cloth_segmentation.errors import DeviceError, RunError
 from cloth_segmentation.files import known_kind, sha256
 from cloth_segmentation.resources import cpu_threads, return_free_memory, return_large_blocks
@@ -190,6 +189,8 @@ class OnnxEngine:
             found = _ends(self._session)
             if found != [(INPUT, "tensor(uint8)"), (OUTPUT, "tensor(float)")]:
                 raise ValueError(f"found a network from and to {found}")
+            if (channels := self._session.get_outputs()[0].shape[1]) != len(self.info.classes):
+                raise ValueError(f"found {channels} classes in the network, and the names of {len(self.info.classes)}")
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{self.path}: expected a file as export.py writes it, found one that was changed since ({error})"
@@ -270,29 +271,27 @@ def _as_exported_elsewhere(session: onnxruntime.InferenceSession, path: Path) ->
     )
     if channels != 3 or len(classes) != 1 or not same_sides or (isinstance(batch, int) and batch != 1):
         return None
-    if classes != {len(CLASSES)}:
+    if classes != {len(CLOTHES)}:
         raise RunError(
-            f"{path}: expected a U2NET for {len(CLASSES)} classes ({', '.join(CLASSES)}), found one for {classes.pop()}"
+            f"{path}: expected a U2NET for {len(CLOTHES)} classes ({', '.join(CLOTHES.names)}), found one for "
+            f"{classes.pop()}, which it does not name"
         )
     height, width = (side if isinstance(side, int) else 768 for side in sides)  # that of the original
-    return WeightsInfo("u2net", CLASSES, (width, height))
+    return WeightsInfo("u2net", CLOTHES, (width, height))
 
 
-def metadata(
-    info: WeightsInfo, palette: tuple[tuple[int, int, int], ...], source: str, *, eight_bit: bool
-) -> dict[str, str]:
+def metadata(info: WeightsInfo, source: str, *, eight_bit: bool) -> dict[str, str]:
     """The metadata of an ONNX file: names and texts.
 
     Args:
         info: of the weights.
-        palette: RGB colour of each class, for programs that draw masks.
         source: SHA-256 of the weights file.
         eight_bit: whether weights and activations are 8-bit integers.
     """
     return {
         "format": FORMAT,
-        "info": json.dumps(asdict(info)),
-        "palette": json.dumps(palette),
+        "info": json.dumps(info.to_dict()),
+        "palette": json.dumps(info.classes.palette),  # for other programs, which draw masks
         "source_sha256": source,
         "eight_bit": "yes" if eight_bit else "no",
     }

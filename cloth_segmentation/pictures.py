@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from cloth_segmentation.colors import Color
 from cloth_segmentation.files import atomic_path
 
-Palette = Sequence[tuple[int, int, int]]
+Palette = Sequence[Color]
 """RGB colour of each class, 0 to 255."""
 
 
@@ -57,6 +58,15 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+NO_CLASS = (128, 128, 128)
+"""Grey of pixels that belong to no class, in pictures for people."""
+
+
+def with_grey(palette: Palette) -> list[Color]:
+    """A palette of 256 colours: these, and grey for all other values."""
+    return [*palette, *[NO_CLASS] * (256 - len(palette))]
+
+
 def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
     """Label map (H, W) uint8 -> palette picture: pixel values are classes, shown in their colours."""
     mask = Image.fromarray(labels)
@@ -64,12 +74,18 @@ def mask_picture(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
     return mask
 
 
+def brightened(palette: Palette) -> list[Color]:
+    """The colours as bright as can be without changing how they relate: those of clothes twice as bright."""
+    brightest = max(value for color in palette for value in color) or 255
+    return [(r * 255 // brightest, g * 255 // brightest, b * 255 // brightest) for r, g, b in palette]
+
+
 TINT = 0.5
 """Share of a class's colour in an overlay."""
 
 
 def overlay(photo: Image.Image, labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
-    """RGB photo with its clothes tinted and outlined in twice the brightness of their classes' colours.
+    """RGB photo with its clothes tinted and outlined in the brightened colours of their classes.
 
     Args:
         photo: RGB.
@@ -78,7 +94,7 @@ def overlay(photo: Image.Image, labels: NDArray[np.uint8], palette: Palette) -> 
     """
     from scipy import ndimage  # takes longer to import than all else that a mask needs
 
-    bright = (np.array(palette) * 2).clip(0, 255).astype(np.uint8)[labels]
+    bright = np.array(brightened(palette), dtype=np.uint8)[labels]
     tinted = np.array(Image.blend(photo, Image.fromarray(bright), TINT))
     tinted[labels == 0] = np.asarray(photo)[labels == 0]
     side = 2 * max(1, round(min(labels.shape) / 400)) + 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES, PALETTE, class_number
+from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.coco import encode_coco
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.logits import probabilities
@@ -42,17 +42,20 @@ JSON_VERSION = 1
 class Segmentation:
     """What a photo shows, at the photo's own size. Made by a ``Segmenter``.
 
-    Classes are named as in ``CLASSES``, or by their first word: "upper body" or "upper".
+    Classes are named as in ``class_set``, in full or in short: "upper body" or "upper".
     """
 
     labels: NDArray[np.uint8]
-    """Label map (H, W): the class of each pixel, 0 background, 1 upper body, 2 lower body, 3 full body.
+    """Label map (H, W): the class of each pixel; of ``CLOTHES`` 0 background, 1 upper body, 2 lower body, 3 full body.
 
     Pixels that are wholly transparent in the photo are background.
     """
 
-    classes: tuple[str, ...] = CLASSES[1:]
-    """Names of the clothes classes that were asked for; pixels of others are background."""
+    class_set: ClassSet = CLOTHES
+    """What the labels mean."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes that were asked for; pixels of others are background."""
 
     segmenter: Maker
     """What made it."""
@@ -67,7 +70,7 @@ class Segmentation:
     """What is odd about the photo: "expected one picture, found 7 frames; ..."."""
 
     logits: NDArray[np.float32]
-    """What the network gave, (4, h, w), at the size at which it saw the photo."""
+    """What the network gave, (C, h, w), at the size at which it saw the photo."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_read"}  # which can be again
@@ -84,7 +87,7 @@ class Segmentation:
     @property
     def found(self) -> tuple[str, ...]:
         """Names of the classes that the photo has."""
-        return tuple(name for name in self.classes if (self.labels == class_number(name)).any())
+        return tuple(name for name in self.classes if (self.labels == self.class_set.number(name)).any())
 
     @cached_property
     def _read(self) -> Photo:
@@ -112,15 +115,15 @@ class Segmentation:
 
     def only(self, *classes: str) -> "Segmentation":
         """The same for some classes: pixels of the others are background."""
-        numbers = sorted(class_number(name) for name in classes)
+        numbers = sorted(map(self.class_set.number, classes))
         kept = np.where(np.isin(self.labels, numbers), self.labels, np.uint8(0))
-        some = replace(self, labels=kept, classes=tuple(CLASSES[number] for number in numbers if number))
+        some = replace(self, labels=kept, classes=tuple(self.class_set.names[number] for number in numbers if number))
         if "_read" in vars(self):
             vars(some)["_read"] = self._read  # once is enough
         return some
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Probability of each class at each pixel, (4, H, W), 0 to 1, from the softmax of the logits.
+        """Probability of each class at each pixel, (C, H, W), 0 to 1, from the softmax of the logits.
 
         The class of the highest is the label, unless the pixel is transparent, or ``min_area`` or ``only`` has
         changed it.
@@ -129,15 +132,15 @@ class Segmentation:
 
     def mask(self) -> Image.Image:
         """The label map as a palette picture: the value of a pixel is its class, shown in that class's colour."""
-        return mask_picture(self.labels, PALETTE)
+        return mask_picture(self.labels, self.class_set.palette)
 
     def class_mask(self, name: str) -> Image.Image:
         """One class as a grey picture: 255 where the photo has it, 0 elsewhere."""
-        return Image.fromarray((self.labels == class_number(name)).astype(np.uint8) * np.uint8(255))
+        return Image.fromarray((self.labels == self.class_set.number(name)).astype(np.uint8) * np.uint8(255))
 
     def overlay(self) -> Image.Image:
         """The photo with its clothes tinted and outlined in the colours of their classes, RGB."""
-        return overlay(self.photo, self.labels, PALETTE)
+        return overlay(self.photo, self.labels, self.class_set.palette)
 
     def cutout(self, name: str, *, crop: bool = False) -> Image.Image:
         """The photo with all but one class transparent, and soft edges, RGBA.
@@ -151,7 +154,7 @@ class Segmentation:
         # scipy takes longer to import than all else that is needed.
         from cloth_segmentation.cutouts import coverage, cut_out
 
-        number = class_number(name)
+        number = self.class_set.number(name)
         covered = coverage(self.labels == number, self.logits, number)
         picture = cut_out(self._read.colors, covered, self._read.alpha)
         return picture.crop(picture.getchannel("A").getbbox()) if crop else picture
@@ -165,7 +168,7 @@ class Segmentation:
             "width": width,
             "height": height,
             "weights": self.segmenter.weights(),
-            "classes": [self._class_to_dict(class_number(name)) for name in self.classes],
+            "classes": [self._class_to_dict(self.class_set.number(name)) for name in self.classes],
         }
 
     def _class_to_dict(self, number: int) -> dict[str, Any]:
@@ -175,7 +178,7 @@ class Segmentation:
         box = [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1] if pixels else None
         return {
             "id": number,
-            "name": CLASSES[number],
+            "name": self.class_set.names[number],
             "pixels": pixels,
             "share": pixels / mask.size,
             "box": box,

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES, ONE_GARMENT
+from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.errors import DataError, DeviceError, RunError
 from cloth_segmentation.files import known_kind, sha256
-from cloth_segmentation.logits import label_map
+from cloth_segmentation.logits import label_map, summed
 from cloth_segmentation.photos import Photo, Size, Stamp, file_stamp, from_memory, is_address, read_photo, squash_photo
 from cloth_segmentation.resources import out_of_memory
 from cloth_segmentation.segmentation import Segmentation
@@ -145,6 +145,7 @@ class Segmenter:
 
     engine: Engine
     path: Path  # of the weights
+    coarser: bool = False  # tell apart the coarser classes in which those of the weights lie
     size: Size | None  # (width, height) at which the network sees photos; None: their own
     device: str = "cpu"
     amp: str = "off"
@@ -161,6 +162,7 @@ class Segmenter:
         device: str = "auto",
         engine: str = "auto",
         amp: str = "off",
+        classes: str = "",
         size: int | Size | str = "auto",
         flip: bool = False,
         consistent: bool = True,
@@ -176,6 +178,9 @@ class Segmenter:
             engine: onnx, torch, or auto. PyTorch needs the Segmenter of ``infer``, in a clone of the project: there,
                 auto is ONNX Runtime on a CPU if export.py has been run, else PyTorch.
             amp: off, bf16 or fp16: precision of PyTorch.
+            classes: name of the class set to tell apart: that of the weights, or the coarser one in which it lies,
+                whose probabilities are then sums; "" for that of the weights. Without ``checkpoint``, weights that tell
+                it apart are looked for ("": clothes).
             size: (width, height) at which the network sees a photo, or one number for both; multiples of 32, unless
                 PyTorch runs the network. "auto" is what the weights file says, "native" (PyTorch) the photo's own.
             flip: average the logits with those of the mirrored photo.
@@ -188,7 +193,7 @@ class Segmenter:
             DeviceError: there is no such device, no engine for it, or an environment variable about them is wrong.
             ValueError: an argument has none of these values.
         """
-        check_arguments(device, engine, amp, flip, consistent, min_area)
+        check_arguments(device, engine, amp, classes, flip, consistent, min_area)
         size = checked_size(size)
         if engine == "auto" and needs_pytorch("auto", amp, size):
             engine = "torch"  # which takes any size and knows other precisions
@@ -199,7 +204,7 @@ class Segmenter:
             )
         opening = device, engine, amp
         if checkpoint is None:
-            path, runner = cls.best(*opening)
+            path, runner = cls.best(*opening, classes)
         else:
             check_named(checkpoint)
             path, runner = cls.open(Path(checkpoint), *opening)
@@ -207,6 +212,7 @@ class Segmenter:
         return cls(
             engine=runner,
             path=path,
+            coarser=asks_for_coarser(classes, runner.info.classes, path),
             opened=path.absolute(),
             size=seen,
             device=device,
@@ -236,22 +242,23 @@ class Segmenter:
         return exported, open_onnx(exported, path, device)
 
     @classmethod
-    def best(cls, device: str, engine: str, amp: str) -> tuple[Path, Engine]:
-        """The best weights of the first folder that has any, as ``open`` gives them."""
+    def best(cls, device: str, engine: str, amp: str, classes: str = "") -> tuple[Path, Engine]:
+        """The best weights for a class set of the first folder that has any, as ``open`` gives them."""
         here = Path(__file__).parent
         clone = [here.parent / TRAINED] if (here.parent / "infer.py").is_file() else []
         # Each once, since Python may run in the clone.
         places = {folder.resolve(): folder for folder in (here / "weights", *clone, Path(TRAINED))}
         for folder in reversed(places.values()):
-            if found := cls.best_of(folder, device, engine, amp):
+            if found := cls.best_of(folder, device, engine, amp, classes):
                 return found
         raise RunError(
-            f"expected weights in {', '.join(map(str, reversed(places.values())))}, found none that can be used; name "
-            "yours by --checkpoint, or, in a clone, fetch the released ones by python setup_model_weights.py --released"
+            f"expected weights{f' for {classes}' * bool(classes)} in {', '.join(map(str, reversed(places.values())))}, "
+            "found none that can be used; name yours by --checkpoint, or, in a clone, fetch the "
+            "released ones by python setup_model_weights.py --released"
         )
 
     @classmethod
-    def best_of(cls, folder: Path, device: str, engine: str, amp: str) -> tuple[Path, Engine] | None:
+    def best_of(cls, folder: Path, device: str, engine: str, amp: str, classes: str = "") -> tuple[Path, Engine] | None:
         """The weights of a folder that promise the best masks, as ``open`` gives them; None: it has none.
 
         The full network comes before the small one; then the higher validation IoU on record counts, then the newer
@@ -271,6 +278,9 @@ class Segmenter:
             if getattr(engine_of_it, "eight_bit", False):
                 continue
             info = engine_of_it.info
+            if not tells_apart(info.classes, classes):
+                log.warning("Left out: %s: it has other classes; name it by --checkpoint to use it", used)
+                continue
             rank = (info.arch != "u2netp", info.mean_iou_clothes or 0.0, path.stat().st_mtime)
             found.append((rank, (used, engine_of_it)))
         return max(found, key=lambda entry: entry[0])[1] if found else None
@@ -339,7 +349,7 @@ class Segmenter:
         return Seen(source, stamp, square, read.size, transparent, notes)
 
     def logits(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Run the network on N squashed photos, each (H, W, 3) uint8 -> logits (N, C, H, W).
+        """Run the network on N squashed photos, each (H, W, 3) uint8 -> logits of ``classes`` (N, C, H, W).
 
         Raises:
             RunError: they are not finite.
@@ -361,7 +371,7 @@ class Segmenter:
                 f"{self.path}: expected finite logits, found {found}; the weights are damaged, or too large for "
                 "--amp fp16"
             )
-        return logits
+        return summed(logits, self.info.classes.within, len(self.classes)) if self.coarser else logits
 
     def segmentation(self, seen: Seen, logits: NDArray[np.float32]) -> Segmentation:
         """A photo, and its logits (C, h, w) -> what it shows.
@@ -369,10 +379,11 @@ class Segmenter:
         The logits, not the labels, are brought to the photo's size, which keeps edges smooth.
         """
         # scipy takes longer to import than all else that a mask needs, so it is left out where it can be.
-        if self.consistent and np.isin(ONE_GARMENT, logits.argmax(0)).all():
+        torn = self.classes.torn
+        if self.consistent and torn and np.isin(torn, logits.argmax(0)).all():
             from cloth_segmentation.regions import join_torn
 
-            logits = join_torn(logits, ONE_GARMENT)
+            logits = join_torn(logits, torn)
         labels = label_map(logits, seen.size)
         if seen.transparent is not None:
             labels[seen.transparent] = 0
@@ -382,6 +393,8 @@ class Segmenter:
             labels = absorb_small(labels, self.min_area)
         return Segmentation(
             labels=labels,
+            class_set=self.classes,
+            classes=self.classes.clothes,
             segmenter=self,
             source=seen.source,
             stamp=seen.stamp,
@@ -400,6 +413,12 @@ class Segmenter:
         }
 
     @property
+    def classes(self) -> ClassSet:
+        """What it tells apart."""
+        own = self.info.classes
+        return own.coarser if self.coarser and own.coarser else own
+
+    @property
     def info(self) -> WeightsInfo:
         """What the weights say about themselves."""
         return self.engine.info
@@ -411,6 +430,33 @@ class Segmenter:
             size += f" instead of the {self.info.size[0]} x {self.info.size[1]} that the weights file names"
         iou = f", validation IoU {self.info.mean_iou_clothes:.3f}" if self.info.mean_iou_clothes is not None else ""
         return f"{self.path}: {self.info.arch}{iou}, at {size} by {self.engine.name}"
+
+
+def tells_apart(classes: ClassSet, name: str) -> bool:
+    """Whether weights for a class set can tell apart that of a name; "": the four classes of clothes."""
+    return name in _names(classes) if name else classes == CLOTHES
+
+
+def _names(classes: ClassSet) -> list[str]:
+    """Names of a class set and of the coarser one in which it lies, if they have any."""
+    return [each.name for each in (classes, classes.coarser) if each and each.name]
+
+
+def asks_for_coarser(name: str, classes: ClassSet, path: Path) -> bool:
+    """Whether a name is that of the coarser set in which the classes of weights lie; False: it is their own, or "".
+
+    Raises:
+        RunError: it is neither.
+    """
+    if name in ("", classes.name):
+        return False
+    if classes.coarser and name == classes.coarser.name:
+        return True
+    known = " or ".join(_names(classes)) or "classes of no name"
+    raise RunError(
+        f"--classes {name}: expected a class set that {path} tells apart ({known}), found another; leave it out to use "
+        "the weights' own"
+    )
 
 
 def _source(photo: PhotoLike) -> Path | bytes | Photo:
@@ -437,13 +483,16 @@ def _source(photo: PhotoLike) -> Path | bytes | Photo:
     )
 
 
-def check_arguments(device: str, engine: str, amp: str, flip: bool, consistent: bool, min_area: float) -> None:
+def check_arguments(
+    device: str, engine: str, amp: str, classes: str, flip: bool, consistent: bool, min_area: float
+) -> None:
     """Raise ValueError for values that the options of the command refuse too."""
     number = isinstance(min_area, int | float) and not isinstance(min_area, bool)
     for fits, expected, found in (
         (isinstance(device, str), "device: expected a text such as auto, cpu or cuda", device),
         (engine in ENGINES, f"engine: expected one of {', '.join(ENGINES)}", engine),
         (amp in PRECISIONS, f"amp: expected one of {', '.join(PRECISIONS)}", amp),
+        (isinstance(classes, str), "classes: expected the name of a class set", classes),
         (isinstance(flip, bool), "flip: expected True or False", flip),
         (isinstance(consistent, bool), "consistent: expected True or False", consistent),
         (number and 0 <= min_area < 1, "min_area: expected a share of at least 0 and below 1", min_area),
@@ -504,8 +553,6 @@ def open_onnx(exported: Path, weights: Path, device: str) -> Engine:
         ) from error
 
     engine = OnnxEngine(exported, device)
-    if engine.info.classes != CLASSES:
-        raise RunError(f"{exported}: expected the classes {', '.join(CLASSES)}, found {', '.join(engine.info.classes)}")
     if weights != exported and weights.is_file() and engine.source != sha256(weights):
         raise RunError(
             f"{exported}: expected to be made from {weights}, found it made from other weights; "

@@ -1,8 +1,10 @@
 """What weights say about themselves, whatever the format of their file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+from cloth_segmentation.classes import CLOTHES, ClassSet
 
 ONNX_SIDES = 32
 """The network halves a photo five times; in an ONNX file, the sides of what it sees are multiples of this."""
@@ -13,7 +15,7 @@ class WeightsInfo:
     """What a weights file says about itself; the defaults hold for files that say nothing."""
 
     arch: str
-    classes: tuple[str, ...]  # names, background first
+    classes: ClassSet
     size: tuple[int, int] = (768, 768)  # (width, height) at which photos are seen, pixels; that of training at first
     mean: float = 0.5  # normalisation
     std: float = 0.5
@@ -43,7 +45,26 @@ class WeightsInfo:
         for name, right in is_right.items():
             if not right:
                 raise ValueError(f"expected {name} as {cls.__name__} has it, found {str(found.get(name))[:40]!r}")
-        return cls(**{**found, "classes": tuple(found["classes"]), "size": tuple(found["size"])})
+        return cls(**{**found, "classes": _class_set(found["classes"], stated), "size": tuple(found["size"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a file states: the inverse of ``read``. Of the classes of clothes, which are known, the names alone."""
+        known = {} if self.classes == CLOTHES else {CLASS_SET: self.classes.to_dict()}
+        return {**vars(self), "classes": self.classes.names, **known}
+
+
+CLASS_SET = "class_set"
+"""Name under which a file states all that is known of its classes, beside their names."""
+
+
+def _class_set(names: Sequence[str], stated: Mapping[str, Any]) -> ClassSet:
+    """The class set that a file states, or that its names tell. Raises ValueError."""
+    if CLASS_SET in stated:
+        classes = ClassSet.read(stated[CLASS_SET])
+        if classes.names != tuple(names):
+            raise ValueError(f"expected a class set of {', '.join(names)}, found {', '.join(classes.names)}"[:200])
+        return classes
+    return CLOTHES if tuple(names) == CLOTHES.names else ClassSet.of_names(names)
 
 
 def _number(value: object) -> bool:

@@ -1,25 +1,13 @@
-"""Which garment category belongs to which class."""
+"""The garment categories of iMaterialist (Fashion) 2019, and the class sets that are made of them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from itertools import chain
 
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import BACKGROUND, CLOTHES, ClassSet, plain
 
-# The 46 categories of iMaterialist (Fashion) 2019, in order of their id. The position is the id.
+_GARMENTS = tuple(chain.from_iterable(CLOTHES.categories))
+
 CATEGORIES = (
-    "shirt, blouse",
-    "top, t-shirt, sweatshirt",
-    "sweater",
-    "cardigan",
-    "jacket",
-    "vest",
-    "pants",
-    "shorts",
-    "skirt",
-    "coat",
-    "dress",
-    "jumpsuit",
-    "cape",
+    *_GARMENTS,  # 0 to 12
     "glasses",
     "hat",
     "headband, head covering, hair accessory",
@@ -54,38 +42,46 @@ CATEGORIES = (
     "sequin",
     "tassel",
 )
+"""Names of all 46; the position is the id."""
 
-_FIRST_LOWER, _FIRST_FULL, _FIRST_OTHER = 6, 9, 13
-
-
-def class_of(category: int) -> int:
-    """Class of an iMaterialist category id, 0 to 45; everything that is no main garment is background (0)."""
-    if not 0 <= category < len(CATEGORIES):
-        raise ValueError(f"expected a category id from 0 to {len(CATEGORIES) - 1}, found {category}")
-    if category < _FIRST_LOWER:
-        return 1
-    if category < _FIRST_FULL:
-        return 2
-    return 3 if category < _FIRST_OTHER else 0
+_IDS = {plain(name): number for number, name in enumerate(CATEGORIES)}
 
 
-def garment_of(category: int) -> int:
-    """Label of a category id where garments are told apart: one label a category, 0 where its class is background."""
-    return category + 1 if class_of(category) else 0
+def category_id(name: str) -> int | None:
+    """Id of a category of iMaterialist; None for another name."""
+    return _IDS.get(plain(name))
 
 
-class LabelSet(NamedTuple):
-    """What a network learns to tell apart."""
+ACCESSORIES = (
+    "hat",
+    "glasses",
+    "tie",
+    "glove",
+    "watch",
+    "belt",
+    "tights, stockings",
+    "sock",
+    "shoe",
+    "bag, wallet",
+    "scarf",
+    "umbrella",
+)
 
-    names: tuple[str, ...]  # the position is the value in a label map
-    label_of: Callable[[int], int]  # label of an iMaterialist category id
-    classes: tuple[int, ...]  # class of each label
+
+def _one_class_each(name: str, categories: tuple[str, ...]) -> ClassSet:
+    """A set with a class for each category. It lies within the classes of clothes."""
+    plain = ClassSet.of_names((BACKGROUND, *categories), name)
+    within = (0, *map(CLOTHES.number_of, categories))
+    return ClassSet(name, plain.names, plain.palette, plain.categories, CLOTHES, within)
 
 
-LABEL_SETS = {
-    "classes": LabelSet(CLASSES, class_of, tuple(range(len(CLASSES)))),
-    "garments": LabelSet(
-        ("background", *CATEGORIES[:_FIRST_OTHER]), garment_of, (0, *map(class_of, range(_FIRST_OTHER)))
-    ),
+SHIPPED = {
+    classes.name: classes
+    for classes in (
+        CLOTHES,
+        _one_class_each("garments", _GARMENTS),
+        _one_class_each("garments_and_accessories", _GARMENTS + ACCESSORIES),
+        _one_class_each("fashion", CATEGORIES),
+    )
 }
-"""The classes, and the garment categories that make them up, which are harder to tell apart and teach more."""
+"""The class sets that --classes knows by name."""

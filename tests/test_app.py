@@ -1,5 +1,6 @@
 """The page, in a real browser, from a real server."""
 
+import html
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +21,7 @@ import pytest
 from conftest import ROOT, python, run, start
 from PIL import Image
 
+import app
 from infer import Segmentation, Segmenter
 
 if TYPE_CHECKING:
@@ -49,10 +52,17 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture(scope="module")
 def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The page with limits that small files exceed. It must end in one line, and leave nothing behind."""
-    folder = tmp_path_factory.mktemp("server")
+    """The page with limits that small files exceed."""
+    limits = ["--max_megapixels", 1, "--max_megabytes", 2]
+    with serve(tmp_path_factory.mktemp("server"), *limits) as one:
+        yield one
+
+
+@contextmanager
+def serve(folder: Path, *more: object) -> Iterator[Server]:
+    """The page from a process of its own, which must end in one line, and leave nothing behind."""
     port = free_port()
-    flags = ["--port", port, "--max_megapixels", 1, "--max_megabytes", 2, "--device", "cpu"]
+    flags = ["--port", port, "--device", "cpu", *more]
     process = start(sys.executable, "app.py", *flags, env={"TMPDIR": str(folder)})
     try:
         assert process.stdout is not None
@@ -195,6 +205,15 @@ def test_a_photo_shows_its_clothes(visit: Visit, segment: Segmenter) -> None:
     assert not alike(overlay, one.photo)
     assert visit.shares() == rows(one)
     assert visit.page.locator("#cutouts .grid-container img").count() == len(one.found) > 0
+
+
+def test_the_name_of_a_class_is_shown_as_it_is() -> None:
+    for name in ("<img src=x onerror=alert(1)>", "a | b", "*coat*", "[x](y)", "&amp;"):
+        facts = {"photo": "a.jpg", "width": 2, "height": 1}
+        table = app.shares_table(facts | {"classes": [{"id": 1, "name": name, "share": 0.5, "pixels": 1}]})
+        [cell] = re.findall(r"</i>(.*) \| 50\.0%", table)
+        assert not set(cell) & set("<>|*[]()")
+        assert html.unescape(cell) == name
 
 
 def test_a_class_is_switched_off_and_on(visit: Visit, segment: Segmenter, tmp_path: Path) -> None:
@@ -379,7 +398,7 @@ def wait(old):
         time.sleep(0.05)
     print("swept", flush=True)
     os._exit(0)
-def launch(page, opt):
+def launch(page, opt, classes):
     try:
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     except PermissionError as error:

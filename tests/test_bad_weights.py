@@ -7,7 +7,6 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from conftest import ROOT, PhotoFolder, TrainFlags, fork
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.onnx_engine import metadata
 from cloth_segmentation.weights_info import WeightsInfo
 from infer import Segmenter
@@ -171,7 +170,7 @@ def metadata_with(model: Any, name: str, value: str) -> None:
 
 
 def info_with(**fields: object) -> str:
-    return json.dumps(asdict(WeightsInfo("u2netp", CLASSES, (64, 64), step=1)) | fields)
+    return json.dumps(WeightsInfo("u2netp", CLOTHES, (64, 64), step=1).to_dict() | fields)
 
 
 def other_network(model: Any) -> None:
@@ -182,9 +181,7 @@ def other_network(model: Any) -> None:
         ir_version=8,
         opset_imports=[onnx.helper.make_opsetid("", 17)],
     )
-    onnx.helper.set_model_props(
-        other, metadata(WeightsInfo("u2netp", CLASSES, (64, 64), step=1), PALETTE, "0", eight_bit=False)
-    )
+    onnx.helper.set_model_props(other, metadata(WeightsInfo("u2netp", CLOTHES, (64, 64), step=1), "0", eight_bit=False))
     model.CopyFrom(other)
 
 
@@ -263,13 +260,34 @@ MATRIX: dict[str, tuple[Edit, str]] = {
         r"expected the weights of u2net or u2netp, found 2 tensors of another network \(weight, bias\); name",
     ),
     "a tensor missing": (changed(lambda content: content["state_dict"].pop(KEY)), r"1 tensors missing"),
-    "one class": (bare(lambda: U2NETP(3, 1).state_dict()), r"for 4 classes .* found it for 1; .* need a new head"),
-    "two classes": (bare(lambda: U2NETP(3, 2).state_dict()), r"for 4 classes .* found it for 2; .* need a new head"),
+    "one class": (
+        bare(lambda: U2NETP(3, 1).state_dict()),
+        r"found it for 1, which it does not name; .* need a new head",
+    ),
+    "two classes": (
+        bare(lambda: U2NETP(3, 2).state_dict()),
+        r"found it for 2, which .* need a new head",
+    ),
     "grey photos": (bare(lambda: U2NETP(1, 4).state_dict()), r"u2netp: .* 1 of another shape, stage1.rebnconvin.conv"),
     "NaN": (tensor(KEY, lambda value: value * torch.nan), rf"expected finite numbers, found NaN .* in 1 of .*, {KEY}"),
     "infinity": (tensor("outconv.bias", lambda value: value + torch.inf), r"expected finite numbers"),
     "a later format": (stated(format="cloth-segmentation weights 2"), r"it needs another version of this"),
-    "other classes": (stated(classes=("a", "b", "c", "d")), r"expected the classes background, .*, found a, b, c, d"),
+    "classes without background": (
+        stated(classes=("a", "b", "c", "d")),
+        r"expected background and 1 to 255 other classes, found 4, a, b, c",
+    ),
+    "names of too few classes": (
+        stated(classes=("background", "hat", "shoe")),
+        r"expected u2netp for 3 classes \(background, hat, shoe\), found it for 4",
+    ),
+    "a class set that is a text": (
+        stated(class_set="mine"),
+        r"expected a class set, found str",
+    ),
+    "a class set of other names": (
+        stated(class_set=ClassSet.of_names(("background", "hat")).to_dict()),
+        r"expected a class set of background, .*, found background, hat; the file is damaged",
+    ),
     "classes that are no texts": (stated(classes=(1, 2, 3, 4)), r"expected classes as .* found '\(1, 2, 3, 4\)'"),
     "a size that is a text": (stated(size="big"), r"expected size as .* found 'big'"),
     "no size": (changed(lambda content: content.pop("size")), r"expected size as .* found 'None'"),
@@ -304,7 +322,11 @@ ONNX_MATRIX: dict[str, tuple[Edit, str]] = {
     "a wrong size": (onnx_file(lambda model: metadata_with(model, "info", info_with(size=[5]))), r"expected size as"),
     "other classes": (
         onnx_file(lambda model: metadata_with(model, "info", info_with(classes=["a"]))),
-        r"expected the classes background, .*, found a",
+        r"expected background and 1 to 255 other classes, found 1, a",
+    ),
+    "names of too few classes": (
+        onnx_file(lambda model: metadata_with(model, "info", info_with(classes=["background", "hat"]))),
+        r"found 4 classes in the network, and the names of 2",
     ),
     "another network": (onnx_file(other_network), r"changed since \(found a network from and to \[\('x', 'tensor"),
 }  # fmt: skip

@@ -1,11 +1,12 @@
 import csv
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
-from cloth_segmentation.classes import CLASSES, PALETTE, class_number
-from cloth_segmentation.command.infer_options import GARMENTS
-from data.categories import CATEGORIES, LABEL_SETS, class_of
+from cloth_segmentation.classes import CLASSES, CLOTHES, PALETTE, ClassSet
+from cloth_segmentation.logits import summed
+from data.categories import CATEGORIES, SHIPPED
 
 
 def test_categories_are_those_of_imaterialist() -> None:
@@ -15,13 +16,8 @@ def test_categories_are_those_of_imaterialist() -> None:
     wanted = {"upperbody": "upper body", "lowerbody": "lower body", "wholebody": "full body"}
     for row in rows:
         # The original was off by one: vest became lower body, skirt full body, cape background.
-        assert CLASSES[class_of(int(row["id"]))] == wanted.get(row["supercategory"], "background"), row["name"]
-
-
-@pytest.mark.parametrize("category", [-1, 46])
-def test_other_ids_are_refused(category: int) -> None:
-    with pytest.raises(ValueError, match="from 0 to 45"):
-        class_of(category)
+        class_name = CLASSES[CLOTHES.number_of(row["name"])]
+        assert class_name == wanted.get(row["supercategory"], "background"), row["name"]
 
 
 def test_palette_is_the_original_one() -> None:
@@ -29,18 +25,53 @@ def test_palette_is_the_original_one() -> None:
 
 
 def test_people_may_name_a_class_by_its_first_word() -> None:
-    assert tuple(name.split()[0] for name in CLASSES[1:]) == GARMENTS
+    assert CLOTHES.short_names == ("background", "upper", "lower", "full")
     for number, name in enumerate(CLASSES):
-        assert class_number(name) == class_number(name.split()[0]) == number
+        assert CLOTHES.number(name) == CLOTHES.number(name.split()[0]) == number
     with pytest.raises(ValueError, match=r"expected a class \(background, .*, full body\), found 'body'"):
-        class_number("body")
+        CLOTHES.number("body")
 
 
-def test_both_label_sets_lead_to_the_same_class() -> None:
-    assert LABEL_SETS["classes"].names == CLASSES
-    for labels in LABEL_SETS.values():
-        assert len(labels.names) == len(labels.classes)
-        for category in range(len(CATEGORIES)):
-            assert labels.classes[labels.label_of(category)] == class_of(category)
-    garments = LABEL_SETS["garments"]
-    assert [garments.names[garments.label_of(category)] for category in range(13)] == list(CATEGORIES[:13])
+def test_classes_that_share_their_first_word_are_named_by_all() -> None:
+    classes = ClassSet.of_names(("background", "long coat", "Long dress / gown", "t-shirt"))
+    assert classes.short_names == ("background", "long-coat", "Long-dress-gown", "t")
+    assert classes.number("long-coat") == 1
+
+
+def test_sets_that_come_along_tell_the_categories_apart() -> None:
+    assert {name: len(classes) for name, classes in SHIPPED.items()} == {
+        "clothes": 4,
+        "garments": 14,
+        "garments_and_accessories": 26,
+        "fashion": 47,
+    }
+    for name, classes in SHIPPED.items():
+        assert ClassSet.read(classes.to_dict()) == classes
+        assert len(set(classes.short_names)) == len(set(classes.palette)) == len(classes)
+        if name == "clothes":
+            continue
+        assert classes.coarser == CLOTHES
+        for category in CATEGORIES:
+            own = classes.number_of(category)
+            if own:  # each is a class of its own, within the class of clothes that the four have it in
+                assert classes.names[own] == category
+                assert classes.within[own] == CLOTHES.number_of(category)
+            else:
+                assert CLOTHES.number_of(category) == 0
+    assert [SHIPPED["fashion"].number_of(category) for category in CATEGORIES] == list(range(1, 47))
+
+
+def test_logits_of_coarser_classes_stand_for_the_sum_of_probabilities() -> None:
+    logits = np.random.default_rng(4).normal(0, 30, (2, 5, 4, 3)).astype(np.float32)
+
+    def softmax(values: np.ndarray) -> np.ndarray:
+        powers = np.exp(values.astype(np.float64) - values.max(1, keepdims=True))
+        return powers / powers.sum(1, keepdims=True)
+
+    shares = softmax(logits)
+    coarse = softmax(summed(logits, (0, 1, 1, 3, 1), 4))
+    expected = np.stack([shares[:, 0], shares[:, [1, 2, 4]].sum(1), np.zeros((2, 4, 3)), shares[:, 3]], axis=1)
+    np.testing.assert_allclose(coarse, expected, atol=1e-6)
+    np.testing.assert_allclose(softmax(summed(logits, range(5), 5)), shares, atol=1e-6)
+    last = softmax(summed(logits, (0, 1, 1, 2, 1), 4))[:, 3]  # in which none lies
+    np.testing.assert_allclose(last, np.zeros((2, 4, 3)), atol=1e-6)

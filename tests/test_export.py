@@ -14,7 +14,7 @@ from PIL import Image
 
 import evaluate
 import export
-from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLASSES, CLOTHES, PALETTE
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
 from cloth_segmentation.weights_info import WeightsInfo
@@ -156,7 +156,7 @@ def test_an_onnx_file_runs_on_the_cpu_whatever_else_there_is(exported: Path) -> 
 @new_enough
 def test_weights_of_other_sides_are_refused_at_once(weights: Path, tmp_path: Path) -> None:
     content = read_file(weights)
-    save_weights(tmp_path / "w.pth", content["state_dict"], WeightsInfo("u2netp", CLASSES, (64, 72), step=1))
+    save_weights(tmp_path / "w.pth", content["state_dict"], WeightsInfo("u2netp", CLOTHES, (64, 72), step=1))
     with pytest.raises(RunError, match=r"w.pth: expected weights .* multiples of 32 pixels, found 64 x 72"):
         export.main([f"--checkpoint={tmp_path / 'w.pth'}"])
 

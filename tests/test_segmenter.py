@@ -119,7 +119,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(("method", "results"), [("spawn", 2), ("fork", 3)])
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=pytest.mark.long)])
 def test_it_can_be_sent_to_other_processes(method: str, results: int, engine: str, tmp_path: Path) -> None:
     """Also after it was used here, with several threads, which a forked process does not have."""
     shutil.copy(ASTRONAUT, tmp_path / "a.png")

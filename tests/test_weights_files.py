@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cloth_segmentation.classes import CLOTHES
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
 from networks import ARCHITECTURES, U2NET, U2NETP
@@ -23,7 +24,7 @@ CLASSES = ("background", "upper body", "lower body", "full body")
 
 
 def load(path: Path, **settings: str) -> tuple[torch.nn.Module, WeightsInfo]:
-    return load_network(path, ARCHITECTURES, CLASSES, **settings)
+    return load_network(path, ARCHITECTURES, CLOTHES, **settings)
 
 
 def saved(path: Path, content: object) -> Path:
@@ -33,7 +34,7 @@ def saved(path: Path, content: object) -> Path:
 
 def test_our_files_say_what_they_are(tmp_path: Path) -> None:
     network = U2NETP(3, 4)
-    info = WeightsInfo("u2netp", CLASSES, (64, 96), 0.4, 0.3, 7, 0.5)
+    info = WeightsInfo("u2netp", CLOTHES, (64, 96), 0.4, 0.3, 7, 0.5)
     save_weights(tmp_path / "new" / "w.pth", network.state_dict(), info)
     loaded, found = load(tmp_path / "new" / "w.pth")
     assert found == info
@@ -131,7 +132,10 @@ def test_missing_file_is_an_error_not_none(tmp_path: Path) -> None:
 
 def test_other_numbers_of_classes_and_other_networks_are_named(tmp_path: Path) -> None:
     salient = saved(tmp_path / "salient.pth", U2NETP(3, 1).state_dict())
-    with pytest.raises(RunError, match=r"salient.pth: expected u2netp for 4 classes .* for 1; original U2-Net weights"):
+    with pytest.raises(
+        RunError,
+        match=r"salient.pth: expected u2netp for 4 classes .* for 1, which .* name; original U2-Net weights",
+    ):
         load(salient)
     small = saved(tmp_path / "small.pth", U2NETP(3, 4).state_dict())
     with pytest.raises(RunError, match=r"small.pth: expected u2net, found u2netp; give --arch u2netp"):
@@ -208,7 +212,7 @@ def test_surgery_leaves_nothing_unsaid() -> None:
 
 
 def test_weights_of_a_later_format_are_refused(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.pth", U2NETP(3, 4).state_dict(), WeightsInfo("u2netp", CLASSES))
+    save_weights(tmp_path / "w.pth", U2NETP(3, 4).state_dict(), WeightsInfo("u2netp", CLOTHES))
     content = read_file(tmp_path / "w.pth") | {"format": "cloth-segmentation weights 2"}
     with pytest.raises(RunError, match=r"weights 1', found 'cloth-segmentation weights 2'"):
         load(saved(tmp_path / "w.pth", content))

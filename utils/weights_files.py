@@ -13,7 +13,6 @@ import pickletools
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
+from cloth_segmentation.classes import CLOTHES, MOST_CLASSES, ClassSet
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.files import atomic_path, known_kind
 from cloth_segmentation.weights_info import WeightsInfo
@@ -31,9 +31,6 @@ Architectures = Mapping[str, Callable[[int, int], nn.Module]]
 """{name: constructor that takes the channels of the photo and the number of classes}."""
 
 FORMAT = "cloth-segmentation weights 1"
-
-MOST_CLASSES = 256
-"""Label maps are bytes; a file that claims more is damaged."""
 
 KNOWN_NAMES = {
     "collections OrderedDict",
@@ -65,7 +62,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
     """Write a weights file. Raises RunError if it cannot be written; the file of that name stays as it was."""
     save_file(
-        {"format": FORMAT, **asdict(info), "state_dict": {key: value.cpu() for key, value in state.items()}}, path
+        {"format": FORMAT, **info.to_dict(), "state_dict": {key: value.cpu() for key, value in state.items()}}, path
     )
 
 
@@ -90,14 +87,14 @@ def save_file(content: Mapping[str, Any], path: Path, previous: Path | None = No
 
 
 def load_network(
-    path: Path, architectures: Architectures, classes: Sequence[str], *, arch: str | None = None
+    path: Path, architectures: Architectures, classes: ClassSet | None = None, *, arch: str | None = None
 ) -> tuple[nn.Module, WeightsInfo]:
     """Read a weights file and build its network.
 
     Args:
         path: the file.
         architectures: the networks it may hold.
-        classes: names of the classes it should tell apart.
+        classes: those that it should tell apart; None: any that it names, or the four of clothes.
         arch: the network it should hold; None: any of them.
 
     Raises:
@@ -111,28 +108,37 @@ def load_network(
     found_arch, found_classes = _recognise(state, architectures, path)
     if arch not in (None, found_arch):
         raise RunError(f"{path}: expected {arch}, found {found_arch}; give --arch {found_arch} or another file")
-    if found_classes != len(classes):
+    info = _stated_info(content, path)
+    # Files that name no classes are those of the original, whose classes are known.
+    named = info.classes if info else CLOTHES if found_classes == len(CLOTHES) else None
+    wanted = classes or named or CLOTHES
+    if found_classes != len(wanted) or (named or wanted).names != wanted.names:
+        found = f"{found_classes}: {listed(named.names)}" if named else f"{found_classes}, which it does not name"
         raise RunError(
-            f"{path}: expected {found_arch} for {len(classes)} classes ({', '.join(classes)}), found it for "
-            f"{found_classes}; original U2-Net weights, and those for other labels, need a new head "
-            f"(setup_model_weights.py --arch {found_arch} --source {path} --labels ...) and training"
+            f"{path}: expected {found_arch} for {len(wanted)} classes ({listed(wanted.names)}), found it for {found}; "
+            "original U2-Net weights, and those for other classes, need a new head "
+            f"(setup_model_weights.py --arch {found_arch} --source {path} --classes ...) and training"
         )
-    info = WeightsInfo(found_arch, tuple(classes))
-    if str(content.get("format")).startswith("cloth-segmentation "):
-        if content["format"] != FORMAT:
-            raise RunError(
-                f"{path}: expected {FORMAT!r}, found {content['format']!r}; it needs another version of this"
-            )
-        try:
-            info = WeightsInfo.read(content)
-        except ValueError as error:
-            raise RunError(f"{path}: {error}; the file is damaged, or no weights file of ours") from error
-        if info.classes != tuple(classes):
-            raise RunError(f"{path}: expected the classes {', '.join(classes)}, found {', '.join(info.classes)}")
     _check_finite(state, path)
     network = architectures[found_arch](3, found_classes)
     network.load_state_dict(state)
-    return network, info
+    return network, info or WeightsInfo(found_arch, wanted)
+
+
+def _stated_info(content: Mapping[str, Any], path: Path) -> WeightsInfo | None:
+    """What a weights file says about itself; None for a file of another program, which says nothing.
+
+    Raises:
+        RunError: what it says cannot be.
+    """
+    if not str(content.get("format")).startswith("cloth-segmentation "):
+        return None
+    if content["format"] != FORMAT:
+        raise RunError(f"{path}: expected {FORMAT!r}, found {content['format']!r}; it needs another version of this")
+    try:
+        return WeightsInfo.read(content)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; the file is damaged, or no weights file of ours") from error
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -331,21 +337,41 @@ def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tu
     raise RunError(f"{expectation} {len(state)} tensors that fit neither ({'; '.join(problems)})")
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names of classes in a message."""
+    return _shorten(names, 8)
+
+
+def read_info(content: Mapping[str, Any], path: Path) -> WeightsInfo | None:
+    """What a weights file says about itself; that it is for clothes if it says nothing and has four classes; else None.
+
+    Raises:
+        RunError: what it says cannot be.
+    """
+    if (info := _stated_info(content, path)) is not None:
+        return info
+    bias = state_dict_of(content, path).get("outconv.bias")
+    return WeightsInfo("", CLOTHES) if bias is not None and tuple(bias.shape) == (len(CLOTHES),) else None
+
+
 def is_head(key: str) -> bool:
     """Whether a tensor belongs to the layers whose shape depends on the number of classes."""
     return key.startswith(("side", "outconv"))
 
 
-def transplant(source: StateDict, network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
-    """Model surgery: give a network every tensor of the source but those of the head, which stay as they are.
+def transplant(
+    source: StateDict, network: nn.Module, path: Path, kept: Mapping[int, int] | None = None
+) -> tuple[list[str], list[str]]:
+    """Model surgery: give a network every tensor of the source but the head's, of which it gets some channels.
 
     Args:
         source: weights of the same architecture with any number of classes.
         network: changed in place.
         path: the source's file, for errors.
+        kept: {class of the network: class of the source that it continues}; the head's other channels stay.
 
     Returns:
-        Names of the tensors that (carried over, stayed).
+        Names of the tensors that (carried over, are of the head).
 
     Raises:
         RunError: anything but the head is missing, left over, of another shape or not finite.
@@ -362,9 +388,35 @@ def transplant(source: StateDict, network: nn.Module, path: Path) -> tuple[list[
             f"{len(missing)} missing, {len(extra)} left over, {len(shapes)} of another shape, {key} for one; "
             "is it the other architecture (--arch)?"
         )
-    _check_finite({key: source[key] for key in carried}, path)
-    network.load_state_dict({key: source[key] if key in carried else target[key] for key in target})
-    return carried, [key for key in target if key not in carried]
+    head = [key for key in target if key not in carried]
+    _check_finite({key: source[key] for key in (*carried, *(head if kept else ())) if key in source}, path)
+    try:
+        grafted = {key: _graft(source[key], target[key], kept) if kept else target[key] for key in head}
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{path}: expected a head whose classes are those it names, found another ({error})") from error
+    network.load_state_dict({key: grafted[key] if key in grafted else source[key] for key in target})
+    return carried, head
+
+
+def _graft(source: Tensor, target: Tensor, kept: Mapping[int, int]) -> Tensor:
+    """A tensor of the head with the source's channels of the classes that are kept.
+
+    The last layer fuses side outputs: its input channels are the classes of each, one side after another.
+    """
+    result = target.clone()
+    new, old = (torch.tensor(list(numbers)) for numbers in (kept.keys(), kept.values()))
+    fuses = target.ndim == 4 and target.shape[2:] == (1, 1)
+    sides = target.shape[1] // len(target) if fuses else 0
+    wanted = (len(source), sides * len(source), 1, 1) if fuses else (len(source), *target.shape[1:])
+    if source.shape != wanted or len(source) <= max(kept.values()):
+        raise ValueError(f"expected a tensor of {wanted}, found one of {tuple(source.shape)}")
+    if not fuses:
+        result[new] = source[old].to(target.dtype)
+        return result
+    after = result.view(len(target), sides, len(target))
+    before = source.to(target.dtype).view(len(source), sides, len(source))
+    after[new[:, None], :, new[None]] = before[old[:, None], :, old[None]]
+    return result
 
 
 def mean_state(states: Sequence[Mapping[str, Tensor]]) -> StateDict:

@@ -21,10 +21,16 @@ def option(
     most: float | None = None,
     below: float | None = None,
     word: bool = False,
+    alias: str = "",
 ) -> Any:
-    """A dataclass field with its help line and the values it may have; ``word``: it also goes without its flag."""
+    """A dataclass field with its help line and the values it may have.
+
+    ``word``: it also goes without its flag; ``alias``: another name of its flag.
+    """
     limits = {"least": least, "above": above, "most": most, "below": below}
-    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits, "word": word})
+    return field(
+        default=default, metadata={"help": help, "choices": choices, "limits": limits, "word": word, "alias": alias}
+    )
 
 
 @dataclass(frozen=True)

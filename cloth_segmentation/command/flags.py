@@ -52,8 +52,10 @@ def parse(cls: type[Options], argv: Sequence[str] | None = None) -> Options:
                 f"--{item.name}", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_line
             )
         else:
+            alias = [f"--{item.metadata['alias']}"] if item.metadata["alias"] else []
             parser.add_argument(
                 f"--{item.name}",
+                *alias,
                 type=_converter(kind, item.metadata),
                 default=argparse.SUPPRESS,  # so that what was given is known
                 metavar={int: "N", float: "X"}.get(kind, "TEXT"),

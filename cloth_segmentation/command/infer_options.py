@@ -4,13 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cloth_segmentation.classes import CLASSES, short_name
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 from cloth_segmentation.command.outputs import OUTPUTS
 from cloth_segmentation.segmenter import ENGINES, PRECISIONS, SIDES
-
-GARMENTS = tuple(short_name(name) for name in CLASSES[1:])
-"""What people call the classes of clothes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,11 @@ class SegmentOptions(BaseOptions):
         "off",
         "precision of PyTorch: off, bf16 or fp16 (CUDA only); faster, and edges may differ by a pixel",
         choices=PRECISIONS,
+    )
+    classes: str = option(
+        "",
+        "class set to tell apart: that of the weights, or a coarser one in which it lies, such as clothes of weights "
+        "for garments [that of the weights]",
     )
     size: str = option(
         "auto",
@@ -95,6 +96,7 @@ class SegmentOptions(BaseOptions):
             "device": self.device,
             "engine": self.engine,
             "amp": self.amp,
+            "classes": self.classes,
             "size": self.network_size,
             "flip": self.flip,
             "consistent": self.consistent,
@@ -132,7 +134,8 @@ class InferOptions(BatchOptions):
         "black and white), json (NAME.json: shares, boxes, run-length encodings)",
     )
     only: str = option(
-        "", "classes to draw, separated by commas, of upper, lower and full; others are background [all]"
+        "",
+        "classes to draw, separated by commas, by their first words, such as upper,lower; others are background [all]",
     )
     crop: bool = option(False, "crop cut-outs to what is not transparent")
     skip_existing: bool = option(False, "leave photos alone whose outputs are there already: go on with a stopped run")
@@ -145,8 +148,6 @@ class InferOptions(BatchOptions):
                 raise OptionError(f"--{name}: expected a path, found an empty text")
         if not set(self.outputs) <= set(OUTPUTS):
             raise OptionError(f"--save: expected some of {','.join(OUTPUTS)}, with commas, found {self.save!r}")
-        if self.only and not set(self.kept) <= set(GARMENTS):
-            raise OptionError(f"--only: expected some of {','.join(GARMENTS)}, with commas, found {self.only!r}")
         if self.crop and "cutout" not in self.outputs:
             raise OptionError(f"--crop: expected cutout in --save, found {self.save!r}")
         if self.skip_existing and "cutout" in self.outputs and "json" not in self.outputs:
@@ -162,8 +163,8 @@ class InferOptions(BatchOptions):
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The classes of --only, as a tuple."""
-        return tuple(word.removesuffix(" body") for word in _words(self.only)) if self.only else GARMENTS
+        """The classes of --only, as a tuple; empty for all."""
+        return _words(self.only) if self.only else ()
 
 
 def _words(text: str) -> tuple[str, ...]:

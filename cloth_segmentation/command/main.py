@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from cloth_segmentation.classes import CLASSES, class_number
+from cloth_segmentation.classes import ClassSet
+from cloth_segmentation.command.base_options import OptionError
 from cloth_segmentation.command.flags import describe, parse
 from cloth_segmentation.command.infer_options import InferOptions
-from cloth_segmentation.command.outputs import CUTOUT, ENDINGS, NAMES, Job, mask_paths
+from cloth_segmentation.command.outputs import CUTOUT, NAMES, Job, mask_paths, other_endings
 from cloth_segmentation.command.photo_folder import Problem, list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
 from cloth_segmentation.command.processes import OneProcess, Processes
@@ -34,9 +35,17 @@ from cloth_segmentation.segmentation import Segmentation
 from cloth_segmentation.segmenter import PHOTO_ERRORS, Seen, Segmenter
 
 
-def classes_of(opt: InferOptions) -> tuple[str, ...]:
-    """Names of the classes that were asked for, in order of their numbers."""
-    return tuple(CLASSES[number] for number in sorted(map(class_number, opt.kept)))
+def check_only(opt: InferOptions, classes: ClassSet) -> None:
+    """Raise OptionError if --only names a class that the weights do not have."""
+    known = classes.names[1:] + classes.short_names[1:]
+    if not set(opt.kept) <= set(known):
+        short = ",".join(classes.short_names[1:])
+        raise OptionError(f"--only: expected some of {short}, with commas, found {opt.only!r}")
+
+
+def asked(opt: InferOptions, classes: ClassSet) -> list[int]:
+    """Numbers of the classes that were asked for, in order."""
+    return sorted(map(classes.number, opt.kept or classes.clothes))
 
 
 class Work(NamedTuple):
@@ -47,8 +56,12 @@ class Work(NamedTuple):
     problems: list[Problem]  # what is no photo at first sight
 
 
-def list_work(opt: InferOptions) -> Work:
+def list_work(opt: InferOptions, classes: ClassSet) -> Work:
     """List the photos to segment, and make the output folder.
+
+    Args:
+        opt: what was asked for.
+        classes: those of the weights, after which files are called.
 
     Raises:
         RunError: there are no photos, photos would be overwritten, or nothing can be written.
@@ -75,11 +88,12 @@ def list_work(opt: InferOptions) -> Work:
         with blame(f"--report {opt.report}: expected a file that can be written", OSError):
             check_output(Path(opt.report), REPORT_HEADER.encode())
 
-    # Names depend on all photos of the folder, not on which are left to do.
-    jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output, ENDINGS), strict=True)]
+    # Names depend on all photos of the folder, and on all classes, not on which are left to do.
+    endings = other_endings(classes.short_names[1:])
+    jobs = [Job(*paths) for paths in zip(files, mask_paths(files, folder, output, endings), strict=True)]
     if output.resolve() in folder.resolve().parents:
-        check_photos_stay(jobs, others, folder, output, opt)
-    left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt))]
+        check_photos_stay(jobs, others, folder, output, opt, classes)
+    left = [job for job in jobs if not (opt.skip_existing and is_done(job, opt, classes))]
     return Work(left, len(jobs) - len(left), problems)
 
 
@@ -94,32 +108,33 @@ def first_names(files: Sequence[Path]) -> str:
 
 
 def check_photos_stay(
-    jobs: Sequence[Job], others: Sequence[Path], folder: Path, output: Path, opt: InferOptions
+    jobs: Sequence[Job], others: Sequence[Path], folder: Path, output: Path, opt: InferOptions, classes: ClassSet
 ) -> None:
     """Raise RunError if an output would replace what is in the photos' folder, or in one below.
 
     Only a folder above it can lead to that.
     """
     inputs = {folder.resolve() / path.relative_to(folder) for path in (*(job.photo for job in jobs), *others)}
-    whole, classes = output.resolve(), classes_of(opt)
+    whole, names = output.resolve(), [classes.short_names[number] for number in asked(opt, classes)]
     for job in jobs:
-        for path in (path for name in opt.outputs for path in job.paths(name, classes)):
+        for path in (path for name in opt.outputs for path in job.paths(name, names)):
             if whole / path.relative_to(output) in inputs:
                 raise RunError(f"--output {output}: expected a folder where masks replace no photos, found {path}")
 
 
-def is_done(job: Job, opt: InferOptions) -> bool:
+def is_done(job: Job, opt: InferOptions, classes: ClassSet) -> bool:
     """Whether all outputs of a photo are there, to their end."""
-    asked = classes_of(opt)
-    found: Sequence[str] = asked
+    wanted = {classes.names[number]: classes.short_names[number] for number in asked(opt, classes)}
+    found = wanted
     if "cutout" in opt.outputs:  # of the classes that the photo has, which its JSON file says
         try:
             entries = json.loads(job.path("json").read_bytes())["classes"]
             pixels = {entry["name"]: entry["pixels"] for entry in entries}
-            found = [name for name in asked if pixels[name]]
+            found = {name: short for name, short in wanted.items() if pixels[name]}
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
-    return all(is_whole(path) for name in opt.outputs for path in job.paths(name, found if name == "cutout" else asked))
+    each = {name: found if name == "cutout" else wanted for name in opt.outputs}
+    return all(is_whole(path) for name, names in each.items() for path in job.paths(name, list(names.values())))
 
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -164,16 +179,17 @@ def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
 
     if opt.only:
         one = one.only(*opt.kept)
+    names = [one.class_set.short_name(name) for name in one.classes]
     if "cutout" in opt.outputs:
-        found = one.found
-        for name in one.classes:
+        found = [one.class_set.short_name(name) for name in one.found]
+        for name in names:
             if name in found:
                 save(one.cutout(name, crop=opt.crop), "cutout", name, CUTOUT)
             elif has_note(job.path("cutout", name), CUTOUT):  # which other weights or options have made
                 with writing(job.path("cutout", name)) as path:
                     path.unlink(missing_ok=True)
     if "classes" in opt.outputs:
-        for name in one.classes:
+        for name in names:
             save(one.class_mask(name), "classes", name)
     if "overlay" in opt.outputs:
         save(one.overlay(), "overlay")
@@ -301,17 +317,18 @@ def main(
     opt = parse(InferOptions, argv)
     processes = join(opt.device)
     rank, world_size = processes.rank, processes.world_size
+    segment = segmenter.load(**opt.loading)
+    check_only(opt, segment.classes)
     # One process lists the folder for all: its content may change.
-    work = processes.on_main(lambda: list_work(opt))
+    work = processes.on_main(lambda: list_work(opt, segment.classes))
     share = work.jobs[rank::world_size]
-    segment = segmenter.load(**opt.loading) if share else None
     problems = list(work.problems) if rank == 0 else []
     if rank == 0:
         print(describe(opt))
         for problem in problems:
             print(failure(problem), file=sys.stderr)
     try:
-        if segment:
+        if share:
             if rank == 0:
                 print(segment.describe())
             with tqdm(total=len(share), unit="photo", dynamic_ncols=True, disable=rank > 0) as progress:

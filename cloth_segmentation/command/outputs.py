@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from cloth_segmentation.classes import CLASSES, short_name
 from cloth_segmentation.errors import DataError
 
 OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
@@ -21,11 +20,14 @@ ONE = {"mask": ".png", "overlay": "_overlay.jpg", "json": ".json"}
 EACH_CLASS = {"cutout": "_cutout_", "classes": "_mask_"}
 """Outputs that are a file for each class, and what its name has between the photo's name and the class's."""
 
-ENDINGS = (
-    *(ending for name, ending in ONE.items() if name != "mask"),
-    *(f"{kind}{short_name(name)}.png" for kind in EACH_CLASS.values() for name in CLASSES[1:]),
-)
-"""Endings of all files of a photo but its mask, which ends in .png."""
+
+def other_endings(classes: Sequence[str]) -> tuple[str, ...]:
+    """Endings of all files of a photo but its mask, which ends in .png; ``classes``: short names of all classes."""
+    return (
+        *(ending for name, ending in ONE.items() if name != "mask"),
+        *(f"{kind}{name}.png" for kind in EACH_CLASS.values() for name in classes),
+    )
+
 
 CUTOUT = "cut-out by cloth segmentation"
 """Note that is written into each cut-out. Files without it are never deleted."""
@@ -38,12 +40,12 @@ class Job(NamedTuple):
     mask: Path
 
     def path(self, output: str, name: str = "") -> Path:
-        """Path of an output; for an output with a file for each class, that of the class ``name``."""
-        ending = f"{EACH_CLASS[output]}{short_name(name)}.png" if output in EACH_CLASS else ONE[output]
+        """Path of an output; for an output with a file for each class, that of the class of this short name."""
+        ending = f"{EACH_CLASS[output]}{name}.png" if output in EACH_CLASS else ONE[output]
         return self.mask.with_name(self.mask.stem + ending)
 
     def paths(self, output: str, classes: Sequence[str]) -> list[Path]:
-        """All files of an output."""
+        """All files of an output; ``classes``: short names."""
         return [self.path(output, name) for name in (classes if output in EACH_CLASS else ("",))]
 
 

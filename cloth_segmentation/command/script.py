@@ -10,9 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from cloth_segmentation.command.base_options import OptionError
 from cloth_segmentation.command.signals import end_at_second_stop, finish_before_stop, heeded_stops
 from cloth_segmentation.errors import RunError
-from cloth_segmentation.launcher import rank_as_set
+from cloth_segmentation.launcher import rank_as_set, speaks_for_all
 from cloth_segmentation.resources import out_of_memory
 
 
@@ -64,6 +65,10 @@ def run_script(main: Callable[[], int], *expected: type[Exception]) -> NoReturn:
         sys.exit(code)
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
+    except OptionError as error:  # what only the weights could tell; flags.py sees to the others
+        if speaks_for_all():
+            print(f"{program()}: {error}", file=sys.stderr)
+        sys.exit(2)
     except failures as error:
         named = isinstance(error, OSError) and error.filename is not None
         text = f"{error.filename}: {error.strerror}" if named else str(error)  # type: ignore[attr-defined]
