@@ -23,9 +23,9 @@ from benchmarks.measure import hardware, interleaved, table  # noqa: E402
 from benchmarks.photos import MASKS, add_sizes, make_photos  # noqa: E402
 from cloth_segmentation.files import atomic_path  # noqa: E402
 from data import rle  # noqa: E402
-from data.annotations import Annotations, read_annotations  # noqa: E402
-from data.categories import class_of  # noqa: E402
+from data.annotations import Annotations  # noqa: E402
 from data.dataset import Draw, LabelledPhotos, TrainingSquares  # noqa: E402
+from data.labels import read_annotations  # noqa: E402
 from data.loader import Batches, EndlessSampler, make_loader  # noqa: E402
 from data.prepared import PreparedPhotos  # noqa: E402
 
@@ -46,8 +46,8 @@ def full(index: Annotations, number: int, images: Path, side: int) -> tuple[Imag
     with Image.open(images / photo.name) as image:
         square = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     labels = np.zeros((photo.height, photo.width), dtype=np.uint8)
-    for category, text in photo.instances:
-        labels[rle.decode(text, labels.shape)] = class_of(category)
+    for instance in index.instances(number):
+        labels[rle.decode(instance.content.decode(), labels.shape)] = instance.label
     return square, Image.fromarray(labels).resize((side, side), Image.Resampling.NEAREST)
 
 
@@ -56,8 +56,8 @@ def original(index: Annotations, number: int, images: Path, side: int) -> list[I
     photo = index[number]
     with Image.open(images / photo.name) as image:
         pictures = [image.convert("RGB")]
-    shape = photo.height, photo.width
-    pictures += [Image.fromarray(rle.decode(text, shape).astype(np.uint8)) for _, text in photo.instances]
+    masks = [rle.decode(instance.content.decode(), index.size(number)[::-1]) for instance in index.instances(number)]
+    pictures += [Image.fromarray(mask.astype(np.uint8)) for mask in masks]
     return [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
 
 
@@ -67,7 +67,7 @@ def seconds(folder: Path, side: int, rounds: int) -> dict[str, float]:
     square, numbers, folders = (side, side), range(len(index)), count()
 
     def prepared(name: str) -> TrainingSquares:
-        photos = PreparedPhotos(index, images, class_of, folder=kept / name, writer=atomic_path)
+        photos = PreparedPhotos(index, images, folder=kept / name, writer=atomic_path)
         return TrainingSquares(photos, square)
 
     def each(way: Callable[[int], object]) -> Callable[[], object]:

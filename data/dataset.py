@@ -1,6 +1,5 @@
 """Photos with their label maps, at the photos' own size or squashed for training."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ from cloth_segmentation.errors import DataError
 from cloth_segmentation.photos import Size, read_photo, squash_photo
 from data import BadSampleError
 from data.annotations import Annotations
-from data.categories import class_of
 from data.label_map import merge
 from data.transforms import Augmentation, LabelledPhoto, beside, squash_labels
 
@@ -38,13 +36,13 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
     Args:
         annotations: the index.
         image_folder: holds the photos under the names in the index.
-        label_of: the label, in the label map, of a category id.
+        rescale: take photos of another size than the labels', if it is the same picture: labels are scaled.
     """
 
-    def __init__(self, annotations: Annotations, image_folder: Path, label_of: Callable[[int], int] = class_of) -> None:
+    def __init__(self, annotations: Annotations, image_folder: Path, *, rescale: bool = False) -> None:
         self.annotations = annotations
         self.image_folder = image_folder
-        self.label_of = label_of
+        self.rescale = rescale
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -65,28 +63,40 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
 
     def _load(self, index: int, size: Size | None) -> LabelledPhoto:
         """The photo, at least as large as ``size`` if it has that, and its label map at ``size``; None: its own."""
-        record = self.annotations[index]
-        path = self.image_folder / record.name
-        wanted = (record.width, record.height)
+        path, wanted = self.path(index), self.annotations.size(index)
         try:
             # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
             photo = read_photo(path, size, upright=self.annotations.upright)
-            if photo.size != wanted:
+            if photo.size != wanted and not (self.rescale and same_shape(photo.size, wanted)):
                 photo = read_photo(path, size, upright=not self.annotations.upright)
         except OSError as error:
             raise unopened(path, error) from error
         except DataError as error:
             raise BadSampleError(str(error)) from error
-        if photo.size != wanted:
+        if photo.size != wanted and not (self.rescale and same_shape(photo.size, wanted)):
             raise BadSampleError(
-                f"{path}: expected {record.width} x {record.height} pixels (width x height) "
+                f"{path}: expected {wanted[0]} x {wanted[1]} pixels (width x height) "
                 f"as {self.annotations.path} says, found {photo.size[0]} x {photo.size[1]}"
             )
         try:
-            instances = [(self.label_of(category), mask) for category, mask in record.instances]
-            return photo.picture, merge(instances, (record.height, record.width), size)
+            masks = self.annotations[index].masks
+        except DataError:
+            raise
         except ValueError as error:
-            raise BadSampleError(f"{self.annotations.path}: a mask of {record.name} cannot be read: {error}") from error
+            name = self.annotations.names[index]
+            raise BadSampleError(f"{self.annotations.path}: a mask of {name} cannot be read: {error}") from error
+        other = None if photo.size == wanted else photo.size
+        drop_small = self.annotations.format.drops_small
+        return photo.picture, merge(masks, wanted[::-1], size or other, drop_small=drop_small)
+
+    def path(self, index: int) -> Path:
+        """Where photo ``index`` is."""
+        return self.image_folder / str(self.annotations.names[index])
+
+
+def same_shape(size: Size, other: Size) -> bool:
+    """Whether two sizes differ by scale alone, up to rounding to whole pixels."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(sum(size), sum(other)) / 2
 
 
 def unopened(path: Path, error: OSError) -> BadSampleError:

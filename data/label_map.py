@@ -12,30 +12,39 @@ from data import rle
 MIN_BOX_SHARE = 20 / 768
 """An instance whose box is narrower or lower than this share of the photo is dropped: 20 px at 768 px."""
 
+IGNORED = 255
+"""Label of pixels that count in no loss and no metric. A set of 256 classes has none to spare."""
 
-def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int], size: Size | None = None) -> NDArray[np.uint8]:
+NO_LABEL = -100
+"""A label that no pixel has."""
+
+
+def ignored_label(classes: int) -> int:
+    """Label of the pixels that do not count, in label maps of so many classes; one that none has if all are classes."""
+    return IGNORED if classes <= IGNORED else NO_LABEL
+
+
+def merge(
+    masks: Iterable[tuple[int, rle.Runs]], shape: tuple[int, int], size: Size | None = None, *, drop_small: bool = True
+) -> NDArray[np.uint8]:
     """Paint the instances of a photo, the largest first, so that smaller garments lie on top.
 
     Of two instances of one size, the later one lies on top. The box rule is meant at training size; as a share of
     the side it is the same at any size, so it is applied at the photo's own.
 
     Args:
-        instances: (label, run-length encoded mask) of each.
+        masks: (label, runs) of each instance.
         shape: (height, width) of the photo, in pixels.
         size: (width, height) of the label map: the same pixels as if the photo's were resized to it by
             ``transforms.squash_labels``, but no others are painted; None: the photo's own.
+        drop_small: whether the box rule holds.
 
     Returns:
         Label map (H, W), uint8; 0 where no instance is.
-
-    Raises:
-        ValueError: a mask cannot be read (``rle.parse``).
     """
     kept = []
-    for value, text in instances:
-        runs = rle.parse(text, shape)
-        box_height, box_width = rle.box_size(runs, shape[0])
-        if box_height >= MIN_BOX_SHARE * shape[0] and box_width >= MIN_BOX_SHARE * shape[1]:
+    for value, runs in masks:
+        if not (drop_small and is_small(runs, shape)):
             kept.append((rle.area(runs), value, runs))
     kept.sort(key=lambda instance: -instance[0])
     ordered = [(value, runs) for _, value, runs in kept]
@@ -47,6 +56,12 @@ def merge(instances: Iterable[tuple[int, str]], shape: tuple[int, int], size: Si
     sampled = [(value, rle.sample(runs, shape[0], rows, columns)) for value, runs in ordered]
     labels = _paint(sampled, (len(rows), len(columns)))
     return labels if labels.shape == size[::-1] else labels[np.ix_(row_of, column_of)]
+
+
+def is_small(runs: rle.Runs, shape: tuple[int, int]) -> bool:
+    """Whether the box rule drops an instance of a photo (height, width)."""
+    height, width = rle.box_size(runs, shape[0])
+    return height < MIN_BOX_SHARE * shape[0] or width < MIN_BOX_SHARE * shape[1]
 
 
 def _paint(instances: Iterable[tuple[int, rle.Runs]], shape: tuple[int, int]) -> NDArray[np.uint8]:

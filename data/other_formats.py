@@ -1,4 +1,4 @@
-"""Files that people give for a CSV in plain text: what they are, and what to do with them."""
+"""Files that people give for labels in plain text: what they are, and what to do with them."""
 
 import shlex
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ def packed_beside(path: Path) -> str:
 
 
 def other_format(path: Path, columns: Sequence[str]) -> str:
-    """What a file is that is no CSV in UTF-8 with commas, and what to do with it; "" if it seems to be one.
+    """What a file is that is no text in UTF-8, nor a CSV with commas, and what to do with it; "" if it seems to be one.
 
     Args:
         path: the file.
-        columns: that such a CSV has.
+        columns: that such a CSV has; empty for JSON.
 
     Raises:
         OSError: it cannot be read.
@@ -53,9 +53,11 @@ def other_format(path: Path, columns: Sequence[str]) -> str:
     for first, (kind, command) in PACKED.items():
         if begin.startswith(first):
             return f"{kind}; unpack it ({command} {name}) and give the file that comes out"
-    if begin.startswith((b"\xff\xfe", b"\xfe\xff")) or any(column.encode("utf-16-be") in begin for column in columns):
+    is_wide = any(column.encode("utf-16-be") in begin for column in columns) if columns else b"\0" in begin[:4]
+    if begin.startswith((b"\xff\xfe", b"\xfe\xff")) or is_wide:
         encoding = "UTF-16BE" if begin[0] in b"\xfe\0" else "UTF-16LE"
-        return f"text in UTF-16; turn it into UTF-8 (iconv -f {encoding} -t UTF-8 {name} > utf8.csv)"
+        made = "utf8.csv" if columns else "utf8.json"
+        return f"text in UTF-16; turn it into UTF-8 (iconv -f {encoding} -t UTF-8 {name} > {made})"
     header = begin.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].rstrip(b"\r")
     for separator, word in ((b";", "semicolons"), (b"\t", "tabs")):
         if columns and {column.encode() for column in columns} <= {

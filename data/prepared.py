@@ -13,7 +13,7 @@ from cloth_segmentation.photos import Size
 from data.annotations import Annotations
 from data.dataset import LabelledPhotos, Square, unopened
 
-RULES = 2
+RULES = 3
 """Version of all that decides what a square looks like; a change of it makes new squares."""
 
 Writer = Callable[[Path], AbstractContextManager[Path]]
@@ -24,28 +24,28 @@ class PreparedPhotos(LabelledPhotos):
     """Photos as ``LabelledPhotos`` has them, and their squares from ``folder`` where they are there.
 
     A square is one file, ``.npy``, (H, W, 4) uint8: RGB and label. Its name is a hash of all that it is made of: of
-    the photo its name, size in bytes and time of change, its label map's instances, whether they were drawn upright,
-    the square's size, the rules. So what has changed is made anew, and processes that make the same square at the same
-    time write the same.
+    the photo its name, size in bytes and time of change, its masks with their classes (by a digest), whether they were
+    drawn upright, the square's size, the rules. So what has changed is made anew, and processes that make the same
+    square at the same time write the same.
 
     Args:
         annotations: as in ``LabelledPhotos``.
         image_folder: as in ``LabelledPhotos``.
-        label_of: as in ``LabelledPhotos``.
-        folder: of the squares; one will do for several runs, sizes and label sets.
+        folder: of the squares; one will do for several runs, sizes and class sets.
         writer: opens a file there, and makes the folder if need be.
+        rescale: as in ``LabelledPhotos``.
     """
 
     def __init__(
         self,
         annotations: Annotations,
         image_folder: Path,
-        label_of: Callable[[int], int],
         *,
         folder: Path,
         writer: Writer,
+        rescale: bool = False,
     ) -> None:
-        super().__init__(annotations, image_folder, label_of)
+        super().__init__(annotations, image_folder, rescale=rescale)
         self.folder = folder
         self.writer = writer
 
@@ -65,15 +65,14 @@ class PreparedPhotos(LabelledPhotos):
         return square[..., :3], square[..., 3]
 
     def _path(self, index: int, size: Size) -> Path:
-        record = self.annotations[index]
-        path = self.image_folder / record.name
+        index_of, path = self.annotations, self.path(index)
         try:
             stored = path.stat()
         except OSError as error:
             raise unopened(path, error) from error
-        instances = [(self.label_of(category), mask) for category, mask in record.instances]
-        photo = record.name, stored.st_size, stored.st_mtime_ns, record.height, record.width
-        parts = (RULES, size, *photo, self.annotations.upright, instances)
+        photo = str(index_of.names[index]), stored.st_size, stored.st_mtime_ns
+        masks = index_of.size(index), index_of.format, int(index_of.map_digests[index])
+        parts = (RULES, size, *photo, *masks, index_of.upright)
         name = hashlib.sha256(repr(parts).encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:]}.npy"
 

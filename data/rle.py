@@ -57,12 +57,16 @@ def decode(rle: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
+def write(runs: Runs) -> str:
+    """Runs -> text; the inverse of ``parse``."""
+    starts, ends = runs[:, 0], runs[:, 1]
+    return " ".join(map(str, np.stack((starts + 1, ends - starts), axis=1).ravel().tolist()))
+
+
 def encode(mask: NDArray[np.bool_]) -> str:
     """Mask (H, W), bool -> text; the inverse of ``decode``."""
     flat = np.concatenate(([False], mask.ravel(order="F"), [False]))
-    edges = np.flatnonzero(flat[1:] != flat[:-1])
-    starts, ends = edges[0::2], edges[1::2]
-    return " ".join(map(str, np.stack((starts + 1, ends - starts), axis=1).ravel().tolist()))
+    return write(np.flatnonzero(flat[1:] != flat[:-1]).reshape(-1, 2))
 
 
 def paint(canvas: NDArray[np.uint8] | NDArray[np.bool_], runs: Runs, value: int) -> None:

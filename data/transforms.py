@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cloth_segmentation.photos import Size, squash_photo
+from data.label_map import IGNORED
 
 Box = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels, Pillow's order; right and lower are the first beyond."""
@@ -75,6 +76,7 @@ class Augmentation:
         color: strength of the change of brightness, contrast and saturation, 0 to 1.
         recolor: probability, for each label in the photo, that its cloth takes another colour, 0 to 1. Which garment
             it is does not depend on that, and a network that saw few photos believes it does.
+        ignored: label of pixels that are no cloth and no background; they move with the others.
     """
 
     pair: float = 0.0
@@ -86,6 +88,7 @@ class Augmentation:
     shift: float = 0.0
     color: float = 0.0
     recolor: float = 0.0
+    ignored: int = IGNORED
 
     def partner(self, photos: int, seed: int) -> int | None:
         """Number of the photo, 0 to ``photos - 1``, to put beside this one, any of them; None for none."""
@@ -120,8 +123,8 @@ class Augmentation:
             seed: as in ``__call__``.
         """
         draw = np.random.default_rng((seed, 4))
-        if draw.random() < self.portrait and labels.any():
-            return _portrait_box(labels, draw)
+        if draw.random() < self.portrait and (cloth := (labels > 0) & (labels != self.ignored)).any():
+            return _portrait_box(cloth, draw)
         size = labels.shape[1], labels.shape[0]
         if not self.crop:
             return None
@@ -144,7 +147,8 @@ class Augmentation:
             seed: the change depends on this number only, so a resumed run repeats it whatever process draws it.
         """
         if self.recolor:
-            pixels = _recolor(pixels, labels, self.recolor, np.random.default_rng((seed, 5)))
+            cloth = labels * (labels.to(torch.int16) != self.ignored)  # as a byte, -100 would be 156
+            pixels = _recolor(pixels, cloth, self.recolor, np.random.default_rng((seed, 5)))
         steps: list[v2.Transform] = []
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
@@ -190,15 +194,15 @@ def _recolor(pixels: Tensor, labels: Tensor, probability: float, draw: np.random
     return changed
 
 
-def _portrait_box(labels: NDArray[np.uint8], draw: np.random.Generator) -> Box:
-    """Head and shoulders of one of the people whose clothes a label map (H, W) shows."""
-    height, width = labels.shape
-    rows = np.flatnonzero(labels.any(axis=1))
+def _portrait_box(cloth: NDArray[np.bool_], draw: np.random.Generator) -> Box:
+    """Head and shoulders of one of the people whose clothes are where a mask (H, W) is."""
+    height, width = cloth.shape
+    rows = np.flatnonzero(cloth.any(axis=1))
     collar = int(rows[0])
     upper = max(0, round(collar - draw.uniform(*PORTRAIT_ABOVE) * height))
     lower = min(height, round(collar + draw.uniform(*PORTRAIT_BELOW) * height) + 1)
     # Below the head lie the garments of the highest rows; one of their columns picks the person.
-    columns = np.nonzero(labels[collar : collar + round(PORTRAIT_BELOW[0] * height) + 1])[1]
+    columns = np.nonzero(cloth[collar : collar + round(PORTRAIT_BELOW[0] * height) + 1])[1]
     half = (lower - upper) * draw.uniform(*PORTRAIT_SHAPE) / 2
     middle = draw.choice(columns)
     left, right = max(0, round(middle - half)), min(width, round(middle + half) + 1)

@@ -15,7 +15,8 @@ The held-out photos, those that ``is_held_out`` names, get CSVs of their own and
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
@@ -29,9 +30,12 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from cloth_segmentation.photos import Size  # noqa: E402
 from data import rle  # noqa: E402
-from data.annotations import COLUMNS, Annotations, Photo  # noqa: E402
+from data.annotations import Annotations  # noqa: E402
+from data.categories import SHIPPED  # noqa: E402
 from data.checks import read_checked  # noqa: E402
+from data.csv_labels import COLUMNS  # noqa: E402
 from data.dataset import LabelledPhotos  # noqa: E402
 from data.transforms import LabelledPhoto, normalise  # noqa: E402
 from networks import U2NETP  # noqa: E402
@@ -39,6 +43,8 @@ from utils.weights_files import read_file, state_dict_of  # noqa: E402
 
 CATEGORY_OF = {1: 1, 2: 6, 3: 10}
 """A category of each class, for the CSV: top, pants, dress."""
+
+GARMENTS = SHIPPED["garments"]
 
 NO_CLOTHES = 45
 """A category that is background, tassel: a row of it says that the photo has been looked at and shows no clothes."""
@@ -186,16 +192,17 @@ class Table:
         self.writer = csv.writer(self.file)
         self.writer.writerow(COLUMNS)
 
-    def add(self, photo: Photo) -> None:
-        """One photo that is there; one without clothes gets a row that says so."""
-        for category, mask in photo.instances or [(NO_CLOTHES, "1 1")]:
-            self.writer.writerow([photo.name, mask, photo.height, photo.width, category])
+    def add(self, name: str, size: Size, masks: Sequence[tuple[int, str]]) -> None:
+        """One photo, by its (category, encoding) of each mask; one without clothes gets a row that says so."""
+        for category, mask in masks or [(NO_CLOTHES, "1 1")]:
+            self.writer.writerow([name, mask, size[1], size[0], category])
 
     def add_photos(self, source: str, index: Annotations) -> None:
-        """Photos of a source, which is a link in the folder."""
-        for number in range(len(index)):
-            photo = index[number]
-            self.add(photo._replace(name=f"{source}/{photo.name}"))
+        """Photos of a source, which is a link in the folder; ``index`` tells garments apart."""
+        for number, name in enumerate(index.names.tolist()):
+            # Garments are counted from 1, categories from 0.
+            masks = [(instance.label - 1, instance.content.decode()) for instance in index.instances(number)]
+            self.add(f"{source}/{name}", index.size(number), masks)
 
     def add_made(self, name: str, picture: LabelledPhoto) -> None:
         """Save a picture that was made, and its row."""
@@ -208,12 +215,13 @@ class Table:
             for value, category in CATEGORY_OF.items()
             if (labels == value).any()
         ]
-        self.add(Photo(f"made/{path.name}", image.height, image.width, masks))
+        self.add(f"made/{path.name}", image.size, masks)
 
 
 def read(source: str, folder: Path) -> tuple[Annotations, Annotations]:
-    """The photos of a source that are held out, and the others."""
-    found = read_checked((f"--{source}", str(folder / "train.csv")), (f"--{source}", str(folder / "train")))
+    """The photos of a source that are held out, and the others; garments are told apart."""
+    csv_file, photos = (f"--{source}", str(folder / "train.csv")), (f"--{source}", str(folder / "train"))
+    found = read_checked(csv_file, photos, GARMENTS)
     if found.notes:
         print(found.notes, file=sys.stderr)
     held_out = np.array([is_held_out(source, name) for name in found.photos.names.tolist()])
@@ -273,7 +281,11 @@ def main() -> int:
             validation.file.close()
 
     table = Table(opt.output, "train.csv")
-    photos = {source: LabelledPhotos(index[source], opt.output / source) for source in index}
+    class_of = np.array(GARMENTS.within, dtype=np.uint8)
+    photos = {
+        source: LabelledPhotos(replace(found, labels=class_of[found.labels]), opt.output / source)
+        for source, found in index.items()
+    }
     table.add_photos("ccp", index["ccp"])
     table.add_photos("more", index["more"])
     table.add_photos("flat", index["flat"].select(np.sort(draw.permutation(len(index["flat"]))[: opt.flat_photos])))

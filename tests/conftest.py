@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import CLASSES, CLOTHES
 from cloth_segmentation.weights_info import WeightsInfo
 from data import rle
 from networks import U2NETP
@@ -83,7 +83,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """U2NETP for our classes with random weights that sees photos at 64 x 64."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "small.pth"
-    save_weights(path, U2NETP(3, len(CLASSES)).state_dict(), WeightsInfo("u2netp", CLASSES, (64, 64), step=1))
+    save_weights(path, U2NETP(3, len(CLASSES)).state_dict(), WeightsInfo("u2netp", CLOTHES, (64, 64), step=1))
     return path
 
 

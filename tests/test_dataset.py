@@ -10,9 +10,9 @@ from PIL import Image
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.photos import squash_photo
 from data import rle
-from data.annotations import read_annotations
-from data.categories import LABEL_SETS
+from data.categories import SHIPPED
 from data.dataset import Draw, LabelledPhotos, PhotoPairs, TrainingSquares
+from data.labels import read_annotations
 from data.transforms import Augmentation, squash_labels
 
 Load = Callable[[LabelledPhotos, int], object]
@@ -141,7 +141,7 @@ def test_a_broken_mask_names_photo_and_file(photo_folder: PhotoFolder, load: Loa
     text[1] = "000.png,1 999999,80,60,0"
     photo_folder.csv.write_text("\n".join(text))
     with pytest.raises(
-        DataError, match=r"train.csv: a mask of 000.png cannot be read: expected runs of .* within 1 to 4800"
+        DataError, match=r"train.csv: a mask of 000.png cannot be read: line 2: expected runs of .* within 1 to 4800"
     ):
         load(photos_of(photo_folder), 0)
 
@@ -181,8 +181,8 @@ def test_pairs_to_measure_on_are_neighbours(photo_folder: PhotoFolder) -> None:
 
 
 def test_garments_are_the_classes_told_apart_further(photo_folder: PhotoFolder) -> None:
-    labels = LABEL_SETS["garments"]
-    finer = LabelledPhotos(read_annotations(photo_folder.csv), photo_folder.images, labels.label_of)
+    garments = SHIPPED["garments"]
+    finer = LabelledPhotos(read_annotations(photo_folder.csv, garments), photo_folder.images)
     assert [np.unique(finer[index][1]).tolist() for index in (0, 1)] == [[0, 11], [0, 2, 7]]  # dress; top and trousers
     for index in range(3):
-        np.testing.assert_array_equal(np.array(labels.classes)[finer[index][1]], photos_of(photo_folder)[index][1])
+        np.testing.assert_array_equal(np.array(garments.within)[finer[index][1]], photos_of(photo_folder)[index][1])

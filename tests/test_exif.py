@@ -10,10 +10,10 @@ from conftest import TrainFlags, fork
 from PIL import Image
 
 import train
+from cloth_segmentation.classes import CLOTHES
 from cloth_segmentation.files import atomic_path
 from cloth_segmentation.photos import read_sizes
 from data import rle
-from data.categories import class_of
 from data.checks import Checked, read_checked
 from data.dataset import LabelledPhotos
 from data.prepared import PreparedPhotos
@@ -112,7 +112,7 @@ def test_prepared_squares_are_not_mixed(tmp_path: Path) -> None:
     stored = dataset(tmp_path, [(3, TALL, False), (6, TALL, False)]).photos
     for upright in (True, False):
         photos = PreparedPhotos(
-            replace(stored, upright=upright), tmp_path, class_of, folder=tmp_path / "kept", writer=atomic_path
+            replace(stored, upright=upright), tmp_path, folder=tmp_path / "kept", writer=atomic_path
         )
         square, labels = photos.squashed(0, TALL)
         assert np.array_equal(square[..., 0] > 127, labels > 0) != upright
@@ -129,7 +129,8 @@ def test_scripts_say_it(script: str, train_flags: TrainFlags, weights: Path, tmp
     assert done.returncode == 0, done.stderr
     assert "2 photos taken as they are stored, though EXIF turns or mirrors them" in done.stderr
     if script == "train.py":
-        photos = train.read_photos(parse(TrainOptions, [*flags, *given]), Processes.start("cpu")).train
+        opt = parse(TrainOptions, [*flags, *given])
+        photos = train.read_photos(opt, CLOTHES, Processes.start("cpu")).train
         assert fit(LabelledPhotos(photos, folder)) == [True] * 3
 
 

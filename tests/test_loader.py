@@ -1,4 +1,6 @@
+import json
 import multiprocessing
+import shutil
 import time
 from itertools import chain, islice
 from pathlib import Path
@@ -7,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import PhotoFolder
+from PIL import Image
 
 from cloth_segmentation.errors import DataError
 from data import loader as loading
-from data.annotations import read_annotations
+from data.checks import check_photos
 from data.dataset import Draw, LabelledPhotos, TrainingSquares
+from data.labels import read_annotations, scan
 from data.loader import Batches, EndlessSampler, OneEpochSampler, make_loader, workers_expected
 from data.transforms import Augmentation
 
@@ -158,8 +162,47 @@ def test_annotations_that_vanish_are_no_bad_photo(photo_folder: PhotoFolder, wor
     loader = make_loader(
         squares, OneEpochSampler(8), batch_size=2, workers=workers, pin_memory=False, on_bad_sample="replace"
     )
-    with pytest.raises(DataError, match=r"train.csv: expected the annotations that were there at the start"):
+    with pytest.raises(DataError, match=r"train.csv: expected the labels that were there at the start"):
         list(Batches(loader))
+
+
+@pytest.mark.parametrize("kind", ["png", "labelme"])
+def test_labels_of_one_photo_that_vanish_are_a_bad_photo(kind: str, photo_folder: PhotoFolder, tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for number in range(8):
+        shapes = [{"label": "dress", "points": [[5, 5], [50, 5], [50, 50]]}]
+        stated = {"shapes": shapes, "imagePath": f"{number:03d}.png", "imageWidth": 60, "imageHeight": 80}
+        if kind == "png":
+            Image.new("L", (60, 80), 1).save(labels / f"{number:03d}.png")
+        else:
+            (labels / f"{number:03d}.json").write_text(json.dumps(stated))
+    index = scan(labels).photos
+    index = index.renamed({name: f"{Path(name).stem}.png" for name in index.names.tolist()})
+
+    def batches(problems: list[str]) -> list[int]:
+        squares = TrainingSquares(LabelledPhotos(index, photo_folder.images), (64, 64))
+        loader = make_loader(
+            squares, OneEpochSampler(8), batch_size=2, workers=0, pin_memory=False, on_bad_sample="leave_out"
+        )
+        return [len(photos) for photos, _ in Batches(loader, problems.append)]
+
+    files = sorted(labels.iterdir())
+    files[1].unlink()
+    files[4].unlink()
+    files[4].symlink_to(files[4])
+    problems: list[str] = []
+    assert batches(problems) == [1, 2, 1, 2]
+    assert f"{files[1].name}: expected the file that was there at the start (No such file or directory)" in problems[0]
+    assert files[4].name in problems[1]
+    if kind == "labelme":  # whose masks are looked at once they are indexed
+        faults = check_photos(index, photo_folder.images).faults
+        assert [(fault.kind, fault.photo) for fault in faults] == [
+            ("masks that cannot be read", f"{number:03d}.png") for number in (1, 4)
+        ]
+    shutil.rmtree(labels)
+    with pytest.raises(DataError, match="expected the labels that were there at the start"):
+        batches([])
 
 
 @pytest.mark.parametrize("hangs_from", [0, 4])

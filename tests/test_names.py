@@ -57,7 +57,7 @@ def test_the_one_file_that_is_meant_is_found(written: str, file: str, photo_fold
     found = checked(photo_folder)
     assert found.faults == []
     assert found.photos.names.tolist()[:3] == ["000.png", file, "002.png"]
-    assert f"1 photos whose files are called otherwise than in the rows: {written} -> {file}" in found.notes
+    assert f"1 photos whose files are called otherwise than in the labels: {written} -> {file}" in found.notes
     photo, labels = LabelledPhotos(found.photos, photo_folder.images)[1]
     assert photo.size == labels.shape[::-1]
 
@@ -145,9 +145,12 @@ def test_figures_are_of_the_files(photo_folder: PhotoFolder, weights: Path, tmp_
     after = fork("evaluate.py", *flags, "--device=cpu", folder=tmp_path / "printed")
     assert after.returncode == 0, after.stderr
     assert after.stdout == before.stdout
-    assert "8 photos whose files are called otherwise than in the rows: 000 -> 000.PNG; 001 -> 001.PNG" in after.stderr
+    assert (
+        "8 photos whose files are called otherwise than in the labels: 000 -> 000.PNG; 001 -> 001.PNG" in after.stderr
+    )
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_whatever_spelling_the_rows_have(
     photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
 ) -> None:
@@ -159,7 +162,7 @@ def test_a_run_is_the_same_whatever_spelling_the_rows_have(
     assert sums[0] == sums[1]
     ranks = [rank.wait() for rank in two_ranks([*flags, "--name=two"], tmp_path / "printed")]
     assert [rank.returncode for rank in ranks] == [0, 0], ranks
-    assert ["called otherwise than in the rows" in rank.stderr for rank in ranks] == [True, False]
+    assert ["called otherwise than in the labels" in rank.stderr for rank in ranks] == [True, False]
 
 
 def test_names_that_are_no_unicode_are_compared_too(photo_folder: PhotoFolder) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import PhotoFolder
 
 from cloth_segmentation.errors import DataError
-from data.annotations import scan
+from data.labels import scan
 
 CSV = "ImageId,EncodedPixels,Height,Width,ClassId\nb\u00e9.jpg,1 2,9,5,6\n"
 
@@ -44,16 +44,17 @@ def test_what_is_said_to_do_gives_a_csv(name: str, tmp_path: Path) -> None:
     content, kind, made = PACKED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(
-        DataError, match=rf"{name}: expected annotations as CSV, in plain text, found {kind}; "
+        DataError, match=rf"{name}: expected labels as CSV or JSON, in plain text, found {kind}; "
     ) as error:
         scan(tmp_path / name)
     command = re.search(r" \((\w.*)\)", str(error.value)).group(1)
     if shutil.which(command.split()[0]) is None:
         pytest.skip(f"there is no {command.split()[0]} here")
     subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
-    index, faults = scan(tmp_path / made)
+    index, faults, *_ = scan(tmp_path / made)
     assert not faults
-    assert index[0] == ("b\u00e9.jpg", 9, 5, [(6, "1 2")])
+    assert (str(index.names[0]), index.size(0)) == ("b\u00e9.jpg", (5, 9))
+    assert index.instances(0) == [(2, "line 2", b"1 2")]
 
 
 @pytest.mark.parametrize("name", [name for name in PACKED if name.startswith("train.csv.")])
@@ -81,5 +82,5 @@ def test_what_lies_packed_beside_a_missing_csv_is_named(name: str, tmp_path: Pat
 )
 def test_other_files_are_named(content: bytes, words: str, photo_folder: PhotoFolder) -> None:
     photo_folder.csv.write_bytes(content)
-    with pytest.raises(DataError, match=f"train.csv: expected annotations as CSV, in plain text, found {words}"):
+    with pytest.raises(DataError, match=f"train.csv: expected labels as CSV or JSON, in plain text, found {words}"):
         scan(photo_folder.csv)

@@ -1,5 +1,6 @@
 """Squares that are kept on disk."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from conftest import ROOT, PhotoFolder, TrainFlags, python, start
 from PIL import Image
 
 import train
+from cloth_segmentation.classes import ClassSet
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.files import atomic_path
-from data.annotations import read_annotations
-from data.categories import LABEL_SETS
+from data.annotations import Annotations
+from data.categories import SHIPPED
 from data.dataset import Draw, LabelledPhotos, TrainingSquares
+from data.labels import read_annotations, scan
 from data.loader import Batches, EndlessSampler, OneEpochSampler, make_loader
 from data.prepared import PreparedPhotos
 from data.transforms import Augmentation
@@ -26,9 +29,9 @@ from utils.weights_files import read_file
 SIZE = (48, 32)
 
 
-def prepared(folder: PhotoFolder, kept: Path, labels: str = "classes") -> PreparedPhotos:
-    index, label_of = read_annotations(folder.csv), LABEL_SETS[labels].label_of
-    return PreparedPhotos(index, folder.images, label_of, folder=kept, writer=atomic_path)
+def prepared(folder: PhotoFolder, kept: Path, classes: str = "clothes") -> PreparedPhotos:
+    index = read_annotations(folder.csv, SHIPPED[classes])
+    return PreparedPhotos(index, folder.images, folder=kept, writer=atomic_path)
 
 
 def files(kept: Path) -> list[Path]:
@@ -67,6 +70,29 @@ def test_squares_are_the_same_and_photos_are_opened_once(photo_folder: PhotoFold
     again = prepared(photo_folder, tmp_path / "kept")  # as another run has it
     assert photos_opened(lambda: [again.squashed(index, SIZE) for index in range(len(plain))]) == 0
     assert len(files(tmp_path / "kept")) == len(plain)
+
+
+@pytest.mark.parametrize("permuted", ["cab", "cba", "bac"])
+def test_another_order_of_instances_and_classes_makes_other_squares(permuted: str, tmp_path: Path) -> None:
+    photos, labels = tmp_path / "photos", tmp_path / "labels"
+    for folder in (photos, labels):
+        folder.mkdir()
+    Image.new("RGB", (40, 30)).save(photos / "a.png")
+    corners = {"a": [[0, 0], [20, 0], [20, 20]], "b": [[15, 0], [39, 0], [39, 25]], "c": [[0, 10], [30, 28], [0, 28]]}
+
+    def index(order: str) -> Annotations:
+        """With shapes in this order, and classes too."""
+        shapes = [{"label": name, "points": corners[name], "shape_type": "polygon"} for name in order]
+        stated = {"shapes": shapes, "imagePath": "a.png", "imageWidth": 40, "imageHeight": 30}
+        (labels / "a.json").write_text(json.dumps(stated))
+        return scan(labels, ClassSet.of_names(["background", *order])).photos
+
+    for order in ("abc", permuted):
+        found = index(order)
+        wanted = LabelledPhotos(found, photos).squashed(0, SIZE)[1]
+        kept = PreparedPhotos(found, photos, folder=tmp_path / "kept", writer=atomic_path).squashed(0, SIZE)[1]
+        assert np.array_equal(kept, wanted), order
+    assert len(files(tmp_path / "kept")) == 2
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(photo_folder: PhotoFolder, tmp_path: Path) -> None:
@@ -137,12 +163,11 @@ def test_a_file_that_is_not_whole_is_written_anew(photo_folder: PhotoFolder, tmp
 FILL = """
 import sys
 from pathlib import Path
-from data.annotations import read_annotations
-from data.categories import class_of
+from data.labels import read_annotations
 from data.prepared import PreparedPhotos
 from cloth_segmentation.files import atomic_path
 images, csv, kept = map(Path, sys.argv[1:])
-photos = PreparedPhotos(read_annotations(csv), images, class_of, folder=kept, writer=atomic_path)
+photos = PreparedPhotos(read_annotations(csv), images, folder=kept, writer=atomic_path)
 for _ in range(3):
     for index in range(len(photos)):
         photo, labels = photos.squashed(index, (48, 32))

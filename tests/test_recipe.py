@@ -14,10 +14,10 @@ from conftest import ROOT, PhotoFolder, run, write_photos
 from PIL import Image
 
 import train
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import CLASSES, CLOTHES
 from cloth_segmentation.weights_info import WeightsInfo
-from data.annotations import read_annotations
 from data.dataset import LabelledPhotos
+from data.labels import read_annotations
 from infer import Segmenter
 from networks import U2NETP
 from recipe.prepare import is_held_out, paste, strip_beside
@@ -43,7 +43,7 @@ def test_a_few_steps_from_pictures_to_evaluation(tmp_path: Path) -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         starts.append(tmp_path / f"start{seed}.pth")
-        info = WeightsInfo("u2netp", CLASSES, (64, 64), step=1)
+        info = WeightsInfo("u2netp", CLOTHES, (64, 64), step=1)
         save_weights(starts[-1], U2NETP(3, len(CLASSES)).state_dict(), info)
     copy = tmp_path / "clone"
     for name in ("recipe", "cloth_segmentation", "options", "networks", "data", "utils"):

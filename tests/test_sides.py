@@ -8,7 +8,8 @@ import pytest
 from conftest import PhotoFolder
 
 from cloth_segmentation.errors import DataError
-from data.annotations import Annotations, read_annotations
+from data.annotations import Annotations
+from data.labels import read_annotations
 from data.sides import Sides, choose_sides, held_out_by_name, write_sides
 
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
