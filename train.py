@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cloth_segmentation.classes import CLASSES, PALETTE
+from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path
@@ -29,9 +29,10 @@ from cloth_segmentation.launcher import restarts
 from cloth_segmentation.segmenter import Engine
 from cloth_segmentation.weights_info import WeightsInfo
 from data.annotations import Annotations
-from data.categories import LABEL_SETS
 from data.checks import read_checked
+from data.class_sets import find_class_set
 from data.dataset import LabelledPhotos, TrainingSquares
+from data.label_map import ignored_label
 from data.loader import (
     Batches,
     EndlessSampler,
@@ -45,7 +46,7 @@ from data.prepared import PreparedPhotos
 from data.sides import Sides, choose_sides, write_sides
 from data.transforms import Augmentation, normalise
 from infer import Segmenter
-from networks import ARCHITECTURES, DeepSupervisionLoss, grouped_logits
+from networks import ARCHITECTURES, U2NET, DeepSupervisionLoss
 from options import TrainOptions, describe, parse, save
 from utils.comparison import comparison
 from utils.devices import check_precision
@@ -59,6 +60,7 @@ from utils.stop_request import StopRequest
 from utils.weights_files import (
     Stateful,
     digest,
+    listed,
     load_network,
     random_state,
     read_file,
@@ -93,17 +95,22 @@ class Training:
         self.folder = RunFolder(Path(opt.save_dir) / opt.name)
         go_on = opt.continue_train or restarted(opt, self.folder.options_path)
         resumed = processes.on_main(lambda: self.folder.open(go_on=go_on))
-        photos = read_photos(opt, processes, self.folder.photos_path if resumed is not None else None)
+        with blame("--classes", DataError):
+            self.classes = find_class_set(opt.classes)
+        self.class_changes = self._compare_classes(resumed) if resumed is not None else []
+        record = self.folder.photos_path if resumed is not None else None
+        photos = read_photos(opt, self.classes, processes, record)
 
-        self.label_set = LABEL_SETS[opt.labels]
-        self.class_of_label = torch.tensor(self.label_set.classes, device=self.device)
         torch.manual_seed(opt.seed)
         torch.backends.cudnn.benchmark = True  # batches have one size, for which the fastest kernels are found
         self.network = self._network(resumed is not None).to(self.device)
+        if opt.freeze == "encoder":
+            self.network.freeze_encoder()
         if opt.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.ema = ExponentialMovingAverage(self.network, opt.ema) if opt.ema else None
-        self.loss = DeepSupervisionLoss(classes=len(self.label_set.names), region_weight=opt.region_loss)
+        ignored = ignored_label(len(self.classes))
+        self.loss = DeepSupervisionLoss(len(self.classes), region_weight=opt.region_loss, ignored=ignored)
         self.loss.to(self.device)
         self.teacher = self._teacher()
         self.optimizer = self._optimizer()
@@ -128,7 +135,7 @@ class Training:
 
     def _begin(self, photos: Photos, resumed: bool) -> None:
         """Write options and photos into the run's folder, and say what begins."""
-        changed = self.processes.on_main(lambda: self._claim(photos))
+        changed = self.class_changes + self.processes.on_main(lambda: self._claim(photos))
         self.log.say(describe(self.opt))
         self.log.text("options", describe(self.opt))
         if resumed and changed:
@@ -155,18 +162,20 @@ class Training:
             del now[name]  # nothing that a run learns depends on them
         return [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
 
-    def _network(self, resumed: bool) -> nn.Module:
+    def _network(self, resumed: bool) -> U2NET:
         opt = self.opt
+        network = ARCHITECTURES[opt.arch](3, len(self.classes))
         if resumed or not opt.initial_weights:
-            return ARCHITECTURES[opt.arch](3, len(self.label_set.names))
+            return network
         path = Path(opt.initial_weights)
         if not path.exists():
             raise RunError(
                 f"{path}: expected initial weights, found none; make them by python setup_model_weights.py "
-                f"--arch {opt.arch} --labels {opt.labels} --output {path}, name others by --unet_checkpoint, "
-                'or give --unet_checkpoint "" for random ones'
+                f"--arch {opt.arch} --classes {shlex.quote(opt.classes)} --output {path}, name others by "
+                '--unet_checkpoint, or give --unet_checkpoint "" for random ones'
             )
-        return load_network(path, ARCHITECTURES, self.label_set.names, arch=opt.arch)[0]
+        network.load_state_dict(load_network(path, ARCHITECTURES, self.classes, arch=opt.arch)[0].state_dict())
+        return network
 
     def _optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(
@@ -226,7 +235,13 @@ class Training:
         if not self.opt.teacher:
             return None
         with blame("--teacher", RunError):
-            return Segmenter.open(Path(self.opt.teacher), str(self.device), "auto", self.opt.amp)[1]
+            teacher = Segmenter.open(Path(self.opt.teacher), str(self.device), "auto", self.opt.amp)[1]
+            if teacher.info.classes.names != self.classes.names:
+                raise RunError(
+                    f"{self.opt.teacher}: expected weights for the classes of --classes {self.opt.classes}, found "
+                    f"them for {', '.join(teacher.info.classes.names)}"
+                )
+            return teacher
 
     def _squares(
         self, index: Annotations, image_folder: str, usable: NDArray[np.int64] | None = None
@@ -243,6 +258,7 @@ class Training:
             shift=opt.augment_shift,
             color=opt.augment_color,
             recolor=opt.augment_recolor,
+            ignored=ignored_label(len(self.classes)),
         )
         size = (opt.fine_width, opt.fine_height)
         return TrainingSquares(
@@ -250,10 +266,11 @@ class Training:
         )
 
     def _photos(self, index: Annotations, image_folder: Path) -> LabelledPhotos:
-        label_of = self.label_set.label_of
+        rescale = self.opt.rescale
         if not self.opt.prepared_dir:
-            return LabelledPhotos(index, image_folder, label_of)
-        return PreparedPhotos(index, image_folder, label_of, folder=Path(self.opt.prepared_dir), writer=atomic_path)
+            return LabelledPhotos(index, image_folder, rescale=rescale)
+        folder = Path(self.opt.prepared_dir)
+        return PreparedPhotos(index, image_folder, folder=folder, writer=atomic_path, rescale=rescale)
 
     def _loader(
         self, squares: TrainingSquares, sampler: EndlessSampler | OneEpochSampler, on_bad_sample: str
@@ -274,12 +291,6 @@ class Training:
                 f"{self.folder.state_path}: expected {self.opt.arch} with {', '.join(self.parts)}, found "
                 f"{state['arch']} with {', '.join(state['parts'])}; give its own --arch, --ema and --amp"
             )
-        found, wanted = len(state["parts"]["network"]["outconv.bias"]), len(self.label_set.names)
-        if found != wanted:
-            raise RunError(
-                f"{self.folder.state_path}: expected a network for {wanted} labels ({self.opt.labels}), found one for "
-                f"{found}; give its own --labels"
-            )
         if state["step"] > self.opt.iter:
             raise RunError(f"--iter {self.opt.iter}: expected more than the {state['step']} steps done, found fewer")
         # Options hold, also where they have changed, and so does what fits this device.
@@ -295,6 +306,28 @@ class Training:
         self.step, self.draws, self.best = state["step"], state["draws"], state["best"]
         if self.processes.rank < len(state["random"]):
             restore_random_state(state["random"][self.processes.rank])
+
+    def _compare_classes(self, state: dict[str, Any]) -> list[str]:
+        """What has changed in the classes since a state was saved. Raises RunError if they are others."""
+        found = len(state["parts"]["network"]["outconv.bias"])
+        before = self._classes_before(state, found)
+        if found != len(self.classes) or before.names != self.classes.names:
+            raise RunError(
+                f"{self.folder.state_path}: expected a network for the {len(self.classes)} classes of --classes "
+                f"{self.opt.classes} ({listed(self.classes.names)}), found one for {found}"
+                + (f" ({listed(before.names)})" if before.names != self.classes.names else "")
+                + "; give its own --classes"
+            )
+        return self.classes.changes_since(before)
+
+    def _classes_before(self, state: dict[str, Any], count: int) -> ClassSet:
+        """The classes of a state. Where it names none, they are those of clothes, or not known."""
+        if "class_set" not in state:
+            return CLOTHES if count == len(CLOTHES) else self.classes
+        try:
+            return ClassSet.read(state["class_set"])
+        except ValueError as error:
+            raise RunError(f"{self.folder.state_path}: {error}; the file is damaged") from error
 
     def to_device(self, photos: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Bring a batch of bytes to the network's device, and only there make of it what the network takes.
@@ -338,10 +371,12 @@ class Training:
         seen = self.teacher(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
         probabilities = torch.from_numpy(seen).to(self.device).softmax(1)
         said = probabilities.argmax(1)
-        clothes = (said > 0) | (labels > 0)
+        clothes = ((said > 0) | (labels > 0)) & (labels < len(self.classes))
         right = (clothes & (said == labels)).sum((1, 2)) / clothes.sum((1, 2)).clamp(min=1)
-        truth = nn.functional.one_hot(labels, len(CLASSES)).permute(0, 3, 1, 2)
-        return truth.float().lerp(probabilities, self.opt.teacher_share * right.view(-1, 1, 1, 1))
+        counted = labels < len(self.classes)
+        truth = nn.functional.one_hot(labels * counted, len(self.classes)).permute(0, 3, 1, 2)
+        mixed = truth.float().lerp(probabilities, self.opt.teacher_share * right.view(-1, 1, 1, 1))
+        return mixed * counted.unsqueeze(1)
 
     def blend(self, photos: Tensor, target: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
         """Photos of a batch, each blended with the one before if so asked, and targets with their shares.
@@ -406,20 +441,12 @@ class Training:
         self.draws += seen
         self.log.step(self.step, total=total, fused=fused, grad_norm=grad_norm, lr=lr, photos=seen)
         if self.step % opt.image_log_freq == 0:
-            self.log_picture("training", photos, self.class_maps(labels), self.class_logits(outputs[0]))
-
-    def class_logits(self, logits: Tensor) -> Tensor:
-        """Logits of the classes (N, C, H, W) from those of what the network tells apart."""
-        return grouped_logits(logits, self.label_set.classes)
-
-    def class_maps(self, labels: Tensor) -> Tensor:
-        """Label maps (N, H, W) of the classes from those that the network learns from."""
-        return self.class_of_label[labels]
+            self.log_picture("training", photos, labels, outputs[0])
 
     def log_picture(self, name: str, photos: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Photos, truth and prediction."""
         shown = photos[:PICTURES].detach(), labels[:PICTURES], logits[:PICTURES].detach().argmax(1)
-        self.log.picture(self.step, name, comparison(*shown, PALETTE, CLASSES, self.opt.mean, self.opt.std))
+        self.log.picture(self.step, name, comparison(*shown, self.classes, self.opt.mean, self.opt.std))
 
     def result(self) -> nn.Module:
         """The network to use: the averaged one where there is one."""
@@ -434,14 +461,15 @@ class Training:
     @torch.no_grad()
     def confusion(self, network: nn.Module, loader: DataLoader[Sample]) -> Tensor:
         """Confusion matrix of the photos that a loader gives this process, at training size."""
-        confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64, device=self.device)
+        classes = len(self.classes)
+        confusion = torch.zeros(classes, classes, dtype=torch.int64, device=self.device)
         self.val_batches = Batches(loader, self.log.skip)  # kept, as the end of its processes must not delay a save
         main = self.processes.is_main
         progress = tqdm(self.val_batches, "validation", total=len(loader), leave=False, disable=not main)
         for number, batch in enumerate(progress):
             photos, labels = self.to_device(*batch)
-            labels, logits = self.class_maps(labels), self.class_logits(self.forward(network, photos)[0])
-            confusion += confusion_matrix(labels, logits.argmax(1), len(CLASSES))
+            logits = self.forward(network, photos)[0]
+            confusion += confusion_matrix(labels, logits.argmax(1), classes)
             if number == 0:
                 self.log_picture("validation", photos, labels, logits)
         return confusion
@@ -455,7 +483,7 @@ class Training:
         self.network.train()
         if self.processes.any(confusion is None) or confusion is None:
             return
-        summary = summarise(self.processes.sum(confusion), CLASSES)
+        summary = summarise(self.processes.sum(confusion), self.classes.names)
         self.log.validation(self.step, summary)
         self.latest_iou = summary["mean_iou_clothes"]
         if self.latest_iou is not None and self.latest_iou > self.best:
@@ -467,7 +495,7 @@ class Training:
         """What the weights of this step say about themselves."""
         opt = self.opt
         size = (opt.fine_width, opt.fine_height)
-        return WeightsInfo(opt.arch, self.label_set.names, size, opt.mean, opt.std, self.step, self.latest_iou)
+        return WeightsInfo(opt.arch, self.classes, size, opt.mean, opt.std, self.step, self.latest_iou)
 
     def save(self) -> None:
         """Write the weights and the state to go on from."""
@@ -484,6 +512,7 @@ class Training:
             "weights_sha256": weights,
             "random": self.processes.gather(random_state()),
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "class_set": self.classes.to_dict(),
         }
         self.processes.on_main(lambda: self._write(state))
         self.log.restart_clock()
@@ -503,26 +532,24 @@ class Training:
         if self.best_step is not None:
             weights["best weights"] = f"{best}, clothes IoU {self.best:.3f} at step {self.best_step}"
             to_use = best
-        garments = f"setup_model_weights.py --arch {arch} --source"  # they need a head for the classes first
-        script = "infer.py --checkpoint" if self.opt.labels == "classes" else garments
-        weights["to use them"] = f"python {script} {shlex.quote(str(to_use))}"
+        weights["to use them"] = f"python infer.py --checkpoint {shlex.quote(str(to_use))}"
         self.log.conclude(f"Done: {self.step} steps, weights in {folder}", self.step, self.draws, weights)
 
 
-def read_photos(opt: TrainOptions, processes: Processes, record: Path | None = None) -> Photos:
+def read_photos(opt: TrainOptions, classes: ClassSet, processes: Processes, record: Path | None = None) -> Photos:
     """The photos of a run, looked at; ``record``: of a run that goes on. Raises RunError or DataError."""
     if opt.prepared_dir:
         with blame(f"--prepared_dir {opt.prepared_dir}: expected a folder that can be written", OSError):
             Path(opt.prepared_dir).mkdir(parents=True, exist_ok=True)
     folder = "--image_folder", opt.image_folder
-    photos, bad = checked(opt, processes, ("--df_path", opt.df_path), folder, opt.max_dataset_size)
+    photos, bad = checked(opt, classes, processes, ("--df_path", opt.df_path), folder, opt.max_dataset_size)
     sides = processes.on_main(lambda: choose_sides(photos, opt.val_fraction, opt.seed, record))
     train = photos.select(np.flatnonzero(~sides.held_out))
     usable = train.without(bad)
     if opt.val_df_path:
         if opt.val_image_folder:
             folder = "--val_image_folder", opt.val_image_folder
-        held_out, bad = checked(opt, processes, ("--val_df_path", opt.val_df_path), folder)
+        held_out, bad = checked(opt, classes, processes, ("--val_df_path", opt.val_df_path), folder)
     elif opt.val_fraction or sides.held_out.any():
         held_out = photos.select(np.flatnonzero(sides.held_out))
     else:
@@ -538,13 +565,20 @@ def read_photos(opt: TrainOptions, processes: Processes, record: Path | None = N
 
 
 def checked(
-    opt: TrainOptions, processes: Processes, csv: tuple[str, str], folder: tuple[str, str], most: int | None = None
+    opt: TrainOptions,
+    classes: ClassSet,
+    processes: Processes,
+    labels: tuple[str, str],
+    folder: tuple[str, str],
+    most: int | None = None,
 ) -> tuple[Annotations, set[str]]:
-    """(photos of a CSV, names of bad ones). Faults are told, or end the run, as --on_bad_sample says.
+    """(labelled photos, names of bad ones). Faults are told, or end the run, as --on_bad_sample says.
 
     Arguments are those of ``read_checked``. Raises RunError.
     """
-    found = read_checked(csv, folder, most, processes.on_main)
+    found = read_checked(
+        labels, folder, classes, most, ignored=opt.ignore_index, rescale=opt.rescale, once=processes.on_main
+    )
     if found.notes and processes.is_main:
         print(found.notes, file=sys.stderr)
     left = len(found.photos.without(found.bad))

@@ -119,6 +119,7 @@ class U2NET(nn.Module):
     def __init__(self, in_ch: int = 3, out_ch: int = 4) -> None:
         super().__init__()
         self.out_ch = out_ch
+        self.frozen = False
         skips = []
         width = in_ch
         for stage in self.encoder:
@@ -133,6 +134,19 @@ class U2NET(nn.Module):
         for level, side in enumerate(reversed(sides), start=1):
             self.add_module(f"side{level}", nn.Conv2d(side, out_ch, 3, padding=1))
         self.outconv = nn.Conv2d(len(sides) * out_ch, out_ch, 1)
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder as it is while the rest is trained: its weights, and its statistics for normalisation."""
+        self.frozen = True
+        for stage in self.encoder:
+            self.get_submodule(stage.name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "U2NET":
+        super().train(mode)
+        for stage in self.encoder if self.frozen else ():
+            self.get_submodule(stage.name).eval()
+        return self
 
     def add_stage(self, stage: Stage, in_ch: int) -> None:
         self.add_module(stage.name, RSU(stage.depth, in_ch, stage.mid, stage.out, dilated=stage.dilated))

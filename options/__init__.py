@@ -6,6 +6,7 @@ from cloth_segmentation.command.infer_options import InferOptions, SegmentOption
 from options.app_options import AppOptions
 from options.evaluate_options import EvaluateOptions
 from options.export_options import ExportOptions
+from options.labels_options import LabelsOptions
 from options.setup_options import SetupOptions
 from options.train_options import TrainOptions
 
@@ -14,6 +15,7 @@ __all__ = [
     "EvaluateOptions",
     "ExportOptions",
     "InferOptions",
+    "LabelsOptions",
     "OptionError",
     "SegmentOptions",
     "SetupOptions",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cloth_segmentation.command.base_options import OptionError, option
 from cloth_segmentation.command.infer_options import BatchOptions
+from options.labels_help import IGNORE_INDEX, LABELS, RESCALE
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,9 @@ class EvaluateOptions(BatchOptions):
     """Measure weights on labelled photos, at the photos' own resolution."""
 
     image_folder: str = option("../input/train/", "folder of the photos")
-    df_path: str = option("../input/train.csv", "their annotations, in the format of iMaterialist 2019")
+    df_path: str = option("../input/train.csv", f"their labels: {LABELS}")
+    ignore_index: int | None = option(None, IGNORE_INDEX, least=0, most=255)
+    rescale: bool = option(False, RESCALE)
     max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
     pairs: bool = option(False, "put each photo beside the next one: how pictures of two people come out")
     json: str = option("", "also write the figures to this file")
@@ -33,6 +36,7 @@ class EvaluateOptions(BatchOptions):
             "--amp": self.amp != "off",
             "--min_area": self.min_area > 0,
             "--pairs": self.pairs,
+            "--classes": bool(self.classes),
             "--max_dataset_size": self.max_dataset_size is not None,
         }
         if self.record and any(special.values()):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
+from options.labels_help import CLASSES
 
 SURGERY_WEIGHTS = {
     "u2net": "prev_checkpoints/cloth_segm_unet_surgery.pth",
@@ -16,9 +17,7 @@ class SetupOptions(BaseOptions):
     """Turn the original U2-Net weights into initial weights for clothes, or fetch the released clothes weights."""
 
     arch: str = option("u2net", "the network: u2net or u2netp", choices=("u2net", "u2netp"))
-    labels: str = option(
-        "classes", "labels of the new head: classes or garments, as for train.py", choices=("classes", "garments")
-    )
+    classes: str = option("clothes", f"of the new head: {CLASSES}", alias="labels")
     source: str = option(
         "", "weights of this --arch, original or trained, that are already here, instead of a download"
     )
@@ -35,10 +34,11 @@ class SetupOptions(BaseOptions):
             raise OptionError("--released and --source: expected one of the two, found both")
         if self.released and self.arch != "u2net":
             raise OptionError(f"--released: expected --arch u2net, the only one released, found {self.arch}")
-        if self.labels != "classes" and (self.released or self.average):
-            raise OptionError(f"--labels {self.labels}: expected without --released and --average, found with one")
-        if self.labels != "classes" and not self.output:
-            raise OptionError(f"--labels {self.labels}: expected --output, which is that of the classes, found none")
+        others = self.classes not in ("clothes", "classes")
+        if others and (self.released or self.average):
+            raise OptionError(f"--classes {self.classes}: expected without --released and --average, found with one")
+        if others and not self.output:
+            raise OptionError(f"--classes {self.classes}: expected --output, which is that of clothes, found none")
         if self.average and (self.released or self.source or self.address):
             raise OptionError("--average: expected without --released, --source and --address, found with one")
         if self.average and (len(self.averaged) < 2 or not self.output):

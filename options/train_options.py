@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
+from options.labels_help import CLASSES, IGNORE_INDEX, LABELS, RESCALE
 from options.setup_options import SURGERY_WEIGHTS
 
 
 @dataclass(frozen=True)
 class TrainOptions(BaseOptions):
-    """Train U2NET or U2NETP on photos with iMaterialist (Fashion) annotations.
+    """Train U2NET or U2NETP on labelled photos.
 
     The defaults are the original system's recipe.
     """
@@ -17,7 +18,9 @@ class TrainOptions(BaseOptions):
     # The run and its data
     name: str = option("training_cloth_segm_u2net_exp1", "name of the run; its folders are called so")
     image_folder: str = option("../input/train/", "folder of the training photos")
-    df_path: str = option("../input/train.csv", "their annotations, in the format of iMaterialist 2019")
+    df_path: str = option("../input/train.csv", f"their labels: {LABELS}")
+    ignore_index: int | None = option(None, IGNORE_INDEX, least=0, most=255)
+    rescale: bool = option(False, RESCALE)
     max_dataset_size: int | None = option(None, "use only the first N photos", least=1)
     serial_batches: bool = option(False, "take the photos in the order of the file, not in random order")
     on_bad_sample: str = option(
@@ -37,12 +40,7 @@ class TrainOptions(BaseOptions):
     arch: str = option(
         "u2net", "the network: u2net (44 million parameters) or u2netp (1.1)", choices=("u2net", "u2netp")
     )
-    labels: str = option(
-        "classes",
-        "what the network learns to tell apart: classes, or garments (the 13 categories that make them up) as a stage "
-        "before the classes",
-        choices=("classes", "garments"),
-    )
+    classes: str = option("clothes", CLASSES, alias="labels")
     fine_width: int = option(768, "training width, pixels", least=64)
     fine_height: int = option(768, "training height, pixels", least=64)
     mean: float = option(0.5, "mean of the normalisation")
@@ -58,6 +56,11 @@ class TrainOptions(BaseOptions):
     # Optimisation
     iter: int = option(100_000, "training steps in all", least=1)
     batchSize: int = option(2, "photos in a batch, for each process", least=1)
+    freeze: str = option(
+        "none",
+        "part of the network that stays as it is: none, or encoder, for fine-tuning on a handful of photos",
+        choices=("none", "encoder"),
+    )
     accumulate: int = option(1, "batches whose gradients are summed up in a step", least=1)
     lr: float = option(1e-3, "learning rate of Adam", above=0)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", least=0)
@@ -143,8 +146,8 @@ class TrainOptions(BaseOptions):
             raise OptionError(f"--amp fp16: expected a CUDA device, found --device {self.device}; take bf16 or off")
         if self.mixup and self.batchSize < 2:
             raise OptionError(f"--mixup: expected a --batchSize of at least 2 to blend, found {self.batchSize}")
-        if self.teacher and self.labels != "classes":
-            raise OptionError(f"--teacher: expected with --labels classes, found --labels {self.labels}")
+        if self.freeze == "encoder" and not self.initial_weights:
+            raise OptionError("--freeze encoder: expected trained weights in --unet_checkpoint, found none")
         if self.warmup >= self.iter:
             raise OptionError(f"--warmup: expected fewer steps than --iter {self.iter}, found {self.warmup}")
 

@@ -11,11 +11,11 @@ from conftest import PhotoFolder, python
 from PIL import Image
 
 import evaluate
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import CLOTHES
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.weights_info import WeightsInfo
-from data.annotations import read_annotations
 from data.dataset import LabelledPhotos
+from data.labels import read_annotations
 from infer import Segmenter
 from networks import U2NETP
 from options import EvaluateOptions
@@ -118,7 +118,7 @@ def test_nothing_to_draw_or_record_without_clothes(
     network = U2NETP(3, 4)
     torch.nn.init.zeros_(network.outconv.weight)  # calls everything background
     network.outconv.bias.data.copy_(torch.tensor([1.0, 0, 0, 0]))
-    save_weights(tmp_path / "w.pth", network.state_dict(), WeightsInfo("u2netp", CLASSES, (64, 64), step=1))
+    save_weights(tmp_path / "w.pth", network.state_dict(), WeightsInfo("u2netp", CLOTHES, (64, 64), step=1))
     shoes = photo_folder.csv.read_text().splitlines()
     photo_folder.csv.write_text("\n".join([shoes[0]] + [line.rsplit(",", 1)[0] + ",23" for line in shoes[1:]]) + "\n")
     assert evaluate.main(flags(photo_folder, tmp_path / "w.pth", "--gallery=2")) == 0

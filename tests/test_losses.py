@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from networks import DeepSupervisionLoss, grouped_logits
+from networks import DeepSupervisionLoss
 from networks.losses import lovasz_softmax
 
 
@@ -78,15 +78,6 @@ def test_the_region_loss_is_added_by_its_weight() -> None:
     total, same = DeepSupervisionLoss(region_weight=2.5)(outputs, target)
     assert math.isclose(total, plain + 2.5 * lovasz_softmax(outputs[0], target), rel_tol=1e-6)
     assert same == fused
-
-
-def test_logits_of_groups_stand_for_the_sum_of_probabilities() -> None:
-    logits = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(4))
-    grouped = grouped_logits(logits, (0, 1, 1, 2, 1))
-    shares = logits.softmax(1)
-    expected = torch.stack([shares[:, 0], shares[:, [1, 2, 4]].sum(1), shares[:, 3]], dim=1)
-    torch.testing.assert_close(grouped.softmax(1), expected)
-    torch.testing.assert_close(grouped_logits(logits, range(5)), logits)
 
 
 def test_certain_probabilities_count_as_labels_do() -> None:

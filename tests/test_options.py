@@ -5,9 +5,19 @@ from pathlib import Path
 import pytest
 
 from cloth_segmentation.command.base_options import BaseOptions, option
-from options import EvaluateOptions, InferOptions, OptionError, SetupOptions, TrainOptions, describe, parse, save
+from options import (
+    EvaluateOptions,
+    InferOptions,
+    LabelsOptions,
+    OptionError,
+    SetupOptions,
+    TrainOptions,
+    describe,
+    parse,
+    save,
+)
 
-ALL = (TrainOptions, InferOptions, EvaluateOptions, SetupOptions)
+ALL = (TrainOptions, InferOptions, EvaluateOptions, SetupOptions, LabelsOptions)
 
 
 def complaint(capsys: pytest.CaptureFixture[str], cls: type, *argv: str) -> str:
@@ -114,11 +124,6 @@ def test_mistakes_name_flag_expectation_and_finding(
             ["--save", ""],
             "--save: expected some of mask,overlay,cutout,classes,json, with commas, found ''",
         ),
-        (
-            InferOptions,
-            ["--only", "upper,hat"],
-            "--only: expected some of upper,lower,full, with commas, found 'upper,h",
-        ),
         (InferOptions, ["--crop"], "--crop: expected cutout in --save, found 'mask'"),
         (
             InferOptions,
@@ -134,11 +139,14 @@ def test_mistakes_name_flag_expectation_and_finding(
         (InferOptions, ["--size", "native", "--batch_size", "2"], "--size native: expected --batch_size 1"),
         (SetupOptions, ["--released", "--source", "f"], "--released and --source"),
         (SetupOptions, ["--released", "--arch", "u2netp"], "--released: expected --arch u2net"),
-        (SetupOptions, ["--released", "--labels", "garments"], "--labels garments: expected without --released"),
-        (SetupOptions, ["--labels", "garments"], "--labels garments: expected --output"),
+        (SetupOptions, ["--released", "--labels", "garments"], "--classes garments: expected without --released"),
+        (SetupOptions, ["--classes", "garments"], "--classes garments: expected --output"),
         (TrainOptions, ["--mixup", "0.3", "--batchSize", "1"], "--mixup: expected a --batchSize of at least 2"),
-        (TrainOptions, ["--teacher", "t.pth", "--labels", "garments"], "--teacher: expected with --labels classes"),
-        (TrainOptions, ["--labels", "shoes"], "--labels: expected one of classes, garments, found 'shoes'"),
+        (
+            TrainOptions,
+            ["--ignore_index", "256"],
+            "--ignore_index: expected a whole number of at least 0 ",
+        ),
         (EvaluateOptions, ["--batch_size", "0"], "--batch_size: expected a whole number of at least 1, found 0"),
     ],
 )

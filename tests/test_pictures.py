@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from cloth_segmentation.pictures import mask_picture, overlay, save_picture
+from data.categories import SHIPPED
 from utils.evaluation_pictures import confusion_picture, gallery, panel
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
@@ -48,3 +49,15 @@ def test_a_confusion_matrix_is_darker_where_there_is_more() -> None:
     cells = [picture.getpixel((right - 220 + 5 + 110 * column, top + 5))[0] for column in (0, 1)]
     assert cells[0] < cells[1] < 255
     assert picture.getpixel((right - 220 + 5, top + 115)) == (255, 255, 255)
+
+
+def test_a_confusion_matrix_of_many_classes_names_them_all_and_stays_small() -> None:
+    names = SHIPPED["fashion"].names
+    picture = confusion_picture(np.eye(47, dtype=int).tolist(), names)
+    assert max(picture.size) < 2200
+    ink = np.asarray(picture.convert("L")) < 128
+    left = 47 * 34 + 16  # of the cells, from the right
+    rows = ink[-47 * 34 - 16 : -16, :-left].reshape(47, 34, -1).any((1, 2))
+    columns = ink[: -47 * 34 - 16, -left:-16].reshape(-1, 47, 34).any((0, 2))
+    assert rows.all()
+    assert columns.all()

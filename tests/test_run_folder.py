@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cloth_segmentation.classes import CLOTHES
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.files import atomic_path
 from cloth_segmentation.weights_info import WeightsInfo
@@ -34,7 +35,7 @@ def test_a_refused_run_leaves_another_one_s_files_alone(tmp_path: Path) -> None:
 def test_weights_whose_state_is_lost_are_not_overwritten(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.claim()
-    folder.save_step({"x": torch.zeros(1)}, WeightsInfo("u2net", CLASSES, step=1), keep=0)
+    folder.save_step({"x": torch.zeros(1)}, WeightsInfo("u2net", CLOTHES, step=1), keep=0)
     assert RunFolder(tmp_path / "run").open(go_on=True) is None  # killed at its first save, so it begins again
     folder.save_state(state_after(1))
     folder.state_path.unlink()
@@ -46,12 +47,12 @@ def test_weights_whose_state_is_lost_are_not_overwritten(tmp_path: Path) -> None
 def test_older_weights_are_pruned_and_the_best_ones_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     state = {"x": torch.zeros(1)}
-    folder.save_best(state, WeightsInfo("u2net", CLASSES, step=1))
+    folder.save_best(state, WeightsInfo("u2net", CLOTHES, step=1))
     for step in (9, 10, 11):
-        folder.save_step(state, WeightsInfo("u2net", CLASSES, step=step), keep=2)
+        folder.save_step(state, WeightsInfo("u2net", CLOTHES, step=step), keep=2)
     names = sorted(path.name for path in folder.weights_folder.iterdir())
     assert names == ["best_u2net.pth", "itr_00000010_u2net.pth", "itr_00000011_u2net.pth"]
-    folder.save_step(state, WeightsInfo("u2net", CLASSES, step=12), keep=0)
+    folder.save_step(state, WeightsInfo("u2net", CLOTHES, step=12), keep=0)
     assert len(list(folder.weights_folder.iterdir())) == 4
 
 

@@ -6,7 +6,7 @@ import torch
 from conftest import CCP, ROOT, needs_ccp
 from PIL import Image
 
-from cloth_segmentation.classes import CLASSES
+from cloth_segmentation.classes import CLOTHES
 from cloth_segmentation.logits import label_map
 from cloth_segmentation.photos import load_photo
 from infer import Segmenter
@@ -18,7 +18,7 @@ BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.pth"
 
 def plain_labels(path: Path, photo: Image.Image) -> np.ndarray:
     """The network as it was trained, nothing folded, in float32 with the channels apart."""
-    network, info = load_network(path, ARCHITECTURES, CLASSES)
+    network, info = load_network(path, ARCHITECTURES, CLOTHES)
     square = np.asarray(photo.resize(info.size, Image.Resampling.BICUBIC)).copy()
     pixels = torch.from_numpy(square).permute(2, 0, 1)[None].contiguous()
     with torch.no_grad():

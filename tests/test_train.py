@@ -17,13 +17,14 @@ from conftest import PhotoFolder, TrainFlags, assert_equal, python, run, start, 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.errors import DataError, RunError
-from data.categories import LABEL_SETS
+from data.categories import SHIPPED
 from data.dataset import Draw
 from data.transforms import Augmentation
 from infer import Segmenter
 from networks import ARCHITECTURES
-from options import TrainOptions, parse
+from options import OptionError, TrainOptions, parse
 from utils.distributed import Processes
 from utils.weights_files import load_network, read_file
 
@@ -54,7 +55,7 @@ def test_a_run_leaves_weights_state_options_and_curves(
     assert json.loads((folder / "options.json").read_text())["lr"] == 0.003
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["best_u2netp.pth", "itr_00000004_u2netp.pth"]
-    _, info = load_network(folder / "checkpoints" / names[-1], ARCHITECTURES, CLASSES)
+    _, info = load_network(folder / "checkpoints" / names[-1], ARCHITECTURES, CLOTHES)
     assert (info.step, info.size, info.arch) == (4, (64, 64), "u2netp")
     state = state_of(tmp_path)
     assert (state["step"], state["draws"]) == (4, 16)
@@ -322,10 +323,22 @@ def test_two_processes_agree_on_what_has_changed(
     assert len(set(state_of(tmp_path)["weights_sha256"])) == 1
 
 
-def test_fewer_steps_than_are_done_are_refused(train_flags: TrainFlags) -> None:
+def test_a_run_does_not_go_on_with_fewer_steps_or_other_classes(train_flags: TrainFlags, tmp_path: Path) -> None:
     assert train.main(train_flags("--iter=2")) == 0
     with pytest.raises(RunError, match=r"--iter 1: expected more than the 2 steps done"):
         train.main(train_flags("--iter=1", "--continue_train"))
+
+    own = tmp_path / "own.toml"
+    own.write_text("".join(f'[[class]]\nname = "{name}"\n' for name in ("pants", "dress", "shirt")))
+    flags = train_flags("--iter=3", "--continue_train", f"--classes={own}")
+    others = r"\(background, pants, dress, shirt\), found one for 4 \(background, upper body, "
+    with pytest.raises(RunError, match=others):
+        train.main(flags)
+    state = state_of(tmp_path)
+    del state["class_set"]  # as in older ones
+    torch.save(state, tmp_path / "results" / "run" / "training_state.pth")
+    with pytest.raises(RunError, match=others):
+        train.main(flags)
 
 
 def test_the_best_of_an_earlier_process_is_known(
@@ -358,9 +371,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_flags: TrainFlags, tmp_pa
     [
         ("--unet_checkpoint=absent.pth", "absent.pth: expected initial weights, found none"),
         ("--continue_train", "--continue_train: expected the run"),
-        ("--df_path=absent.csv", "--df_path: absent.csv: expected annotations"),
+        ("--df_path=absent.csv", "--df_path: absent.csv: expected a CSV of iMaterialist"),
         ("--image_folder=absent", "--image_folder: absent: expected the folder of the photos"),
-        ("--val_df_path=absent.csv", "--val_df_path: absent.csv: expected annotations"),
+        ("--val_df_path=absent.csv", "--val_df_path: absent.csv: expected a CSV of iMaterialist"),
         ("--device=cuda:99", "GPU number 99, found"),
         ("--distributed", "torchrun"),
         ("--teacher=absent.pth", "--teacher: absent.pth: expected"),
@@ -400,10 +413,11 @@ def test_augmentation_and_region_loss_are_those_asked_for(train_flags: TrainFlag
     wanted = Augmentation(
         pair=0.1, portrait=0.2, crop=0.3, flip=0.4, scale=0.5, rotate=6, shift=0.7, color=0.8, recolor=0.9
     )
-    flags = [f"--augment_{name}={value}" for name, value in asdict(wanted).items()]
+    asked = {name: value for name, value in asdict(wanted).items() if name != "ignored"}  # which the classes tell
+    flags = [f"--augment_{name}={value}" for name, value in asked.items()]
     opt = parse(TrainOptions, train_flags("--region_loss=2.5", *flags))
     run = train.Training(opt, Processes(torch.device("cpu")))
-    photos = train.read_photos(opt, run.processes)
+    photos = train.read_photos(opt, run.classes, run.processes)
     assert run._squares(photos.train, opt.image_folder, photos.usable).augmentation == wanted
     assert run._squares(photos.train, opt.image_folder).augmentation == Augmentation()
     assert run.loss.region_weight == 2.5
@@ -472,7 +486,7 @@ def test_a_teacher_reaches_training_and_labels_still_count(
     assert len(learned) == 3
 
 
-def test_a_run_on_garments_is_measured_in_classes(
+def test_a_run_on_garments_is_measured_in_garments(
     train_flags: TrainFlags, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     validation = write_photos(tmp_path / "val", 4)
@@ -481,18 +495,80 @@ def test_a_run_on_garments_is_measured_in_classes(
     assert train.main(flags) == 0
     said = capsys.readouterr().out
     best = tmp_path / "results" / "run" / "checkpoints" / "best_u2netp.pth"
-    assert f"python setup_model_weights.py --arch u2netp --source {best}\n" in said  # infer.py cannot take them
-    names = LABEL_SETS["garments"].names
-    assert load_network(best, ARCHITECTURES, names)[1].mean_iou_clothes is not None
+    assert f"python infer.py --checkpoint {best}\n" in said
+    info = load_network(best, ARCHITECTURES)[1]
+    assert info.classes == SHIPPED["garments"]
+    assert info.mean_iou_clothes is not None
+    assert ClassSet.read(state_of(tmp_path)["class_set"]) == SHIPPED["garments"]
     events = EventAccumulator(str(tmp_path / "logs" / "run"), size_guidance={"scalars": 0, "images": 0}).Reload()
-    assert "validation/iou_upper_body" in events.Tags()["scalars"]  # of the classes, to be compared with later stages
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("validation/iou_top")]
+    assert len(tags) == 1
     assert {"training", "validation"} <= set(events.Tags()["images"])
 
     run = train.Training(parse(TrainOptions, [*flags, "--name=labels"]), Processes(torch.device("cpu")))
-    squares = run._squares(train.read_photos(run.opt, run.processes).train, run.opt.image_folder)
+    squares = run._squares(train.read_photos(run.opt, run.classes, run.processes).train, run.opt.image_folder)
     assert [squares[Draw(number, 0)][1].unique().tolist() for number in (0, 1)] == [[0, 11], [0, 2, 7]]
 
     with pytest.raises(RunError, match=r"expected u2netp for 4 classes .* need a new head .*--arch u2netp"):
         train.main(train_flags("--name=next", "--iter=1", f"--unet_checkpoint={best}"))
-    with pytest.raises(RunError, match=r"expected a network for 4 labels \(classes\), found one for 14; .*--labels"):
+    with pytest.raises(
+        RunError,
+        match=r"for the 4 classes of --classes clothes .* found one for 14 \(background, shirt",
+    ):
         train.main(train_flags("--iter=3", "--continue_train"))
+
+
+def write_classes(path: Path, *classes: tuple[str, str, str]) -> str:
+    """A file of classes, (name, category, colour) each; gives the flag for it."""
+    text = '[[class]]\nname = "{}"\ncategories = ["{}"]\ncolor = "#{}"\n'
+    path.write_text("".join(text.format(*each) for each in classes))
+    return f"--classes={path}"
+
+
+def test_a_class_file_that_was_edited_is_told(
+    train_flags: TrainFlags, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    top, pants, dress = ("x", "top, t-shirt, sweatshirt", "110000"), ("y", "pants", "001100"), ("z", "dress", "000011")
+    path = tmp_path / "mine.toml"
+    more = ["--iter=1", write_classes(path, top, pants, dress)]
+    assert train.main(train_flags(*more)) == 0
+    for classes, told in (
+        ((top, pants, dress), None),
+        ((("x", "pants", "110000"), ("y", "top, t-shirt, sweatshirt", "001100"), dress), "categories of x, y"),
+        ((top, pants, ("z", "dress", "0000ff")), "colours of z"),
+    ):
+        write_classes(path, *classes)
+        capsys.readouterr()
+        assert train.main(train_flags(*more, "--continue_train")) == 0
+        said = re.findall(r"Changed since this run was last started: (.*)", capsys.readouterr().out)
+        assert said == ([told] if told else [])
+    write_classes(path, top, pants, ("other", "dress", "000011"))
+    with pytest.raises(
+        RunError, match=r"x, y, other\), found one for 4 \(background, x, y, z\); give its own --classes"
+    ):
+        train.main(train_flags(*more, "--continue_train"))
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_the_rest_learns(
+    train_flags: TrainFlags, weights: Path, tmp_path: Path
+) -> None:
+    flags = train_flags(f"--unet_checkpoint={weights}", "--freeze=encoder", "--weight_decay=0.1", "--ema=0.9")
+    assert train.main([*flags, "--iter=1"]) == 0
+    assert train.main([*flags, "--iter=3", "--continue_train"]) == 0
+    before = read_file(weights)["state_dict"]
+    state = state_of(tmp_path)["parts"]
+    for after in (
+        state["network"],
+        read_file(tmp_path / "results/run/checkpoints/itr_00000003_u2netp.pth")["state_dict"],
+    ):
+        same = {key for key in before if torch.equal(before[key], after[key])}
+        encoder = {key for key in before if re.match(r"stage[1-6]\.", key)}
+        assert encoder <= same  # statistics for normalisation too
+        assert not {key for key in same - encoder if key.endswith("conv_s1.weight")}
+
+
+def test_a_frozen_encoder_asks_for_trained_weights() -> None:
+    with pytest.raises(
+        OptionError, match="--freeze encoder: expected trained weights in --unet_checkpoint, found none"
+    ):
+        TrainOptions(freeze="encoder", unet_checkpoint="")

@@ -8,15 +8,20 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from cloth_segmentation.pictures import Palette
+from cloth_segmentation.classes import ClassSet
+from cloth_segmentation.colors import Color
+from cloth_segmentation.pictures import Palette, with_grey
+
+SHORT_LEGEND = 8
+"""Classes that a legend always names; of more, it names those that are seen."""
 
 COLUMNS = ("photo", "truth", "prediction")
 """Titles of what is side by side."""
 
 
 def colour(labels: Tensor, palette: Palette) -> Tensor:
-    """Label maps (N, H, W) -> pictures (N, 3, H, W) uint8."""
-    table = torch.tensor(palette, dtype=torch.uint8, device=labels.device)
+    """Label maps (N, H, W) -> pictures (N, 3, H, W) uint8; grey where a label is of no class."""
+    table = torch.tensor(with_grey(palette), dtype=torch.uint8, device=labels.device)
     return table[labels.long()].permute(0, 3, 1, 2)
 
 
@@ -24,8 +29,7 @@ def comparison(
     photos: Tensor,
     truth: Tensor,
     prediction: Tensor,
-    palette: Palette,
-    classes: Sequence[str],
+    classes: ClassSet,
     mean: float,
     std: float,
 ) -> Tensor:
@@ -38,8 +42,7 @@ def comparison(
         photos: (N, 3, H, W) float, normalised by mean and std.
         truth: (N, H, W) integers.
         prediction: (N, H, W) integers.
-        palette: colours of the classes.
-        classes: their names.
+        classes: what the labels mean; a long legend has those that are seen.
         mean: of the normalisation.
         std: of the normalisation.
 
@@ -47,20 +50,27 @@ def comparison(
         (3, height, width) uint8, on the CPU.
     """
     pixels = ((photos.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    rows = torch.stack((pixels, colour(truth, palette), colour(prediction, palette)), dim=1).flatten(0, 1)
+    maps = [colour(labels, classes.palette) for labels in (truth, prediction)]
+    rows = torch.stack((pixels, *maps), dim=1).flatten(0, 1)
     grid: Tensor = make_grid(rows.cpu(), nrow=len(COLUMNS), padding=4, pad_value=255)
     # TensorBoard shows every picture at the width of its card, so letters grow with the picture.
     size = max(10, photos.shape[-1] / 10)
-    explained = _explain(Image.fromarray(grid.permute(1, 2, 0).numpy()), size, palette, classes)
+    seen = set(np.unique(torch.cat((truth, prediction)).cpu().numpy()).tolist())
+    legend = [
+        (name, rgb)
+        for number, (name, rgb) in enumerate(zip(classes.names, classes.palette, strict=True))
+        if number in seen or len(classes) <= SHORT_LEGEND
+    ]
+    explained = _explain(Image.fromarray(grid.permute(1, 2, 0).numpy()), size, legend)
     return torch.from_numpy(np.array(explained)).permute(2, 0, 1)
 
 
-def _explain(grid: Image.Image, size: float, palette: Palette, classes: Sequence[str]) -> Image.Image:
-    """The grid with its titles and its legend, in letters of a size in pixels."""
+def _explain(grid: Image.Image, size: float, legend: Sequence[tuple[str, Color]]) -> Image.Image:
+    """The grid with its titles and its legend (name and colour of each class), in letters of a size in pixels."""
     font = ImageFont.load_default(size)
     line = round(1.5 * size)
     corners, left, top = [], size / 2, line + grid.height
-    for name in classes:
+    for name, _ in legend:
         width = 1.5 * size + font.getlength(name)
         if left + width > grid.width:
             left, top = size / 2, top + line
@@ -71,7 +81,7 @@ def _explain(grid: Image.Image, size: float, palette: Palette, classes: Sequence
     draw = ImageDraw.Draw(sheet)
     for number, title in enumerate(COLUMNS):
         draw.text(((number + 0.5) * grid.width / len(COLUMNS), line / 2), title, "black", font, anchor="mm")
-    for (left, top), name, rgb in zip(corners, classes, palette, strict=True):
+    for (left, top), (name, rgb) in zip(corners, legend, strict=True):
         middle = top + line / 2
         draw.rectangle((left, middle - size / 2, left + size, middle + size / 2), rgb)
         draw.text((left + 1.5 * size, middle), name, "black", font, anchor="lm")

@@ -16,15 +16,16 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
     """Count pixels: entry [t, p] is the number of pixels of class t that were called p.
 
     Args:
-        truth: label map of any shape, integers 0 to classes - 1.
-        prediction: label map of the same shape.
+        truth: label map of any shape, integers 0 to classes - 1; pixels of other labels do not count.
+        prediction: label map of the same shape, integers 0 to classes - 1.
         classes: number of classes, C.
 
     Returns:
         (C, C) int64.
     """
     pairs = truth.reshape(-1).long() * classes + prediction.reshape(-1).long()
-    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    # Pairs of other labels come last, and are cut off.
+    return torch.bincount(pairs, minlength=classes**2)[: classes**2].reshape(classes, classes)
 
 
 def iou(confusion: Tensor) -> list[float]:
@@ -48,11 +49,12 @@ def boundary_overlap(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
     """Count what Boundary IoU is made of: entry [c] is (intersection, union) of class c's two bands.
 
     The band of a class holds its pixels within ``BOUNDARY_SHARE`` of the photo's diagonal from its contour; where it
-    leaves the photo, the photo's edge is contour. Distance is counted along rows, columns and diagonals alike
-    (Chebyshev). Cheng, Girshick, Dollár, Berg, Kirillov, "Boundary IoU", CVPR 2021 (arXiv 2103.16562), section 4.
+    leaves the photo, the photo's edge is contour; where it meets pixels that do not count, there is none. Distance is
+    counted along rows, columns and diagonals alike (Chebyshev). Cheng, Girshick, Dollár, Berg, Kirillov, "Boundary
+    IoU", CVPR 2021 (arXiv 2103.16562), section 4.
 
     Args:
-        truth: label map (H, W), integers 0 to classes - 1.
+        truth: label map (H, W), integers 0 to classes - 1; pixels of other labels do not count.
         prediction: label map (H, W).
         classes: number of classes, C.
 
@@ -61,8 +63,14 @@ def boundary_overlap(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
     """
     distance = max(1, round(BOUNDARY_SHARE * math.hypot(*truth.shape)))
     counts = torch.zeros(classes, 2, dtype=torch.int64)
+    counted = truth < classes
     for value in range(classes):
-        true_band, called_band = (_band(labels == value, distance) for labels in (truth, prediction))
+        # What does not count may be of the class as well as not.
+        own = [labels == value for labels in (truth, prediction)]
+        if not any(mask.any() for mask in own):
+            continue  # with many classes, most
+        masks = (mask | ~counted for mask in own)
+        true_band, called_band = (_band(mask, distance) & counted for mask in masks)
         counts[value, 0] = (true_band & called_band).sum()
         counts[value, 1] = (true_band | called_band).sum()
     return counts
