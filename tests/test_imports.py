@@ -64,4 +64,4 @@ def test_networks_need_torch_only() -> None:
 
 def test_only_scripts_see_options() -> None:
     seers = {path.name for path in ROOT.glob("*.py") if "options" in imported(path)}
-    assert seers == {"app.py", "train.py", "evaluate.py", "export.py", "setup_model_weights.py"}
+    assert seers == {"app.py", "train.py", "evaluate.py", "export.py", "labels.py", "setup_model_weights.py"}
