@@ -9,10 +9,19 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-from options import AppOptions, EvaluateOptions, ExportOptions, InferOptions, SetupOptions, TrainOptions, parse
+from options import (
+    AppOptions,
+    EvaluateOptions,
+    ExportOptions,
+    InferOptions,
+    LabelsOptions,
+    SetupOptions,
+    TrainOptions,
+    parse,
+)
 
 README = (ROOT / "README.md").read_text()
-PAGES = README + (ROOT / "docs" / "training.md").read_text()
+PAGES = README + "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "classes.md"))
 BLOCKS = [
     *re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL),
     *re.findall(r"^ +```bash\n(.*?) +```", PAGES, re.DOTALL | re.M),
@@ -24,6 +33,7 @@ OPTIONS = {
     "cloth-segmentation": InferOptions,
     "evaluate.py": EvaluateOptions,
     "export.py": ExportOptions,
+    "labels.py": LabelsOptions,
     "setup_model_weights.py": SetupOptions,
     "app.py": AppOptions,
 }
