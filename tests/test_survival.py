@@ -160,6 +160,7 @@ def test_a_full_disk_ends_a_run_that_goes_on_later(train_flags: TrainFlags, tmp_
     assert_same_results(tmp_path, "whole", "parts")
 
 
+@pytest.mark.long
 def test_a_disk_of_logs_that_is_full_costs_the_logs_only(
     train_flags: TrainFlags, tmp_path: Path, small_disk: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_disk_of_logs_that_is_full_costs_the_logs_only(
     assert state_of(tmp_path)["step"] == 30
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("replaced", [True, False])
 def test_a_results_folder_that_vanishes_ends_a_run_that_goes_on_later(
     replaced: bool, train_flags: TrainFlags, tmp_path: Path
@@ -309,6 +311,7 @@ def test_a_signal_ends_a_wait_for_processes_that_do_not_come(train_flags: TrainF
     assert process.wait(10).returncode == -signal.SIGTERM
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("unshare"), reason="a /dev/shm of its own can only be had on Linux")
 @pytest.mark.parametrize("full", [False, True], ids=["small", "full"])
 def test_little_shared_memory_is_enough_and_none_is_said(full: bool, train_flags: TrainFlags, tmp_path: Path) -> None:
