@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,17 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from cloth_segmentation import png
+from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.onnx_engine import OnnxEngine
 from cloth_segmentation.photos import read_photo, read_sizes
 from data import label_map, rle
 from data.checks import read_checked
+from data.class_sets import find_class_set
 from data.dataset import LabelledPhotos
 from utils.run_folder import RunFolder
-from utils.weights_files import load_network, read_file, state_dict_of, transplant
+from utils.weights_files import load_network, read_file, read_info, state_dict_of, transplant
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 CLASSES = ("background", "upper body", "lower body", "full body")
@@ -75,17 +79,21 @@ def read_rle(content: bytes, folder: Path) -> None:
     mask = rle.decode(text, shape)
     assert rle.area(runs) == mask.sum()
     assert np.array_equal(rle.decode(rle.encode(mask), shape), mask)
-    squashed = label_map.merge([(3, text)], shape, (5, 4))
-    whole = label_map.merge([(3, text)], shape)
+    squashed = label_map.merge([(3, runs)], shape, (5, 4))
+    whole = label_map.merge([(3, runs)], shape)
     assert np.array_equal(squashed, np.asarray(Image.fromarray(whole).resize((5, 4), Image.Resampling.NEAREST)))
 
 
 def read_csv(content: bytes, folder: Path) -> None:
+    read_labels(content, folder, "train.csv")
+
+
+def read_labels(content: bytes, folder: Path, file: str) -> None:
     """Beside photos a.png and b.png, 8 x 6 pixels."""
     for name in ("a.png", "b.png"):
         if not (folder / name).exists():
             Image.new("RGB", (8, 6)).save(folder / name)
-    path = folder / "train.csv"
+    path = folder / file
     path.write_bytes(content)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
@@ -97,6 +105,66 @@ def read_csv(content: bytes, folder: Path) -> None:
         photo, labels = photos[number]
         assert photo.size == labels.shape[::-1] == (8, 6)
         photos.squashed(number, (5, 4))
+
+
+def read_class_set(content: bytes, folder: Path) -> None:
+    """Called classes.toml, so that it may name itself."""
+    (folder / "classes.toml").write_bytes(content)
+    try:
+        found = find_class_set("classes.toml", beside=folder)
+    except DataError:
+        return
+    assert ClassSet.read(found.to_dict()) == found
+    assert [found.number(name) for name in found.names] == list(range(len(found)))
+    assert all(found.number_of(name) == number for number, group in enumerate(found.categories) for name in group)
+
+
+def read_png_labels(content: bytes, folder: Path) -> None:
+    """The label of photo a.png, 8 x 6 pixels, as a mask, a class mask and a cut-out."""
+    for place in ("photos", "masks", "class_masks", "cutouts"):
+        (folder / place).mkdir(exist_ok=True)
+    Image.new("RGB", (8, 6)).save(folder / "photos" / "a.png")
+    content = with_sums(content)
+    if int.from_bytes(content[16:20], "big") * int.from_bytes(content[20:24], "big") in range(2**24, 2**28):
+        return  # no fault: it is read, but takes seconds
+    for labels in ("masks/a.png", "class_masks/a_mask_upper.png", "cutouts/a_cutout_upper.png"):
+        (folder / labels).write_bytes(content)
+        read_folder((folder / labels).parent, folder / "photos")
+
+
+def with_sums(content: bytes) -> bytes:
+    """A PNG with the right sum of each chunk; without it, little of what is damaged would be read."""
+    parts = [content[: len(png.SIGNATURE)]]
+    for name, data, _ in png.chunks(content):
+        sums = zlib.crc32(name + data).to_bytes(4, "big")
+        parts += [len(data).to_bytes(4, "big"), name, data, sums]
+    return b"".join(parts)
+
+
+def read_labelme(content: bytes, folder: Path) -> None:
+    """The label of photo a.png, 8 x 6 pixels."""
+    (folder / "labels").mkdir(exist_ok=True)
+    (folder / "photos").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 6)).save(folder / "photos" / "a.png")
+    (folder / "labels" / "a.json").write_bytes(content)
+    read_folder(folder / "labels", folder / "photos")
+
+
+def read_folder(labels: Path, images: Path) -> None:
+    """What passes the checks can be used."""
+    with contextlib.suppress(RunError), contextlib.redirect_stderr(io.StringIO()):  # the progress bar
+        found = read_checked(("--df_path", str(labels)), ("--image_folder", str(images)), ignored=255)
+        photos = LabelledPhotos(found.photos, images)
+        for number in found.photos.without(found.bad).tolist():
+            photo, own = photos[number]
+            assert photo.size == own.shape[::-1] == (8, 6)
+            assert set(np.unique(own).tolist()) <= {0, 1, 2, 3, 255}
+            photos.squashed(number, (5, 4))
+
+
+def read_coco(content: bytes, folder: Path) -> None:
+    """Masks pass through pycocotools, whose C code checks nothing."""
+    read_labels(content, folder, "instances.json")
 
 
 def read_image(content: bytes, folder: Path) -> None:
@@ -122,9 +190,11 @@ def read_weights(content: bytes, folder: Path) -> None:
     path = folder / "weights.pth"
     path.write_bytes(content)
     try:
-        network, _ = load_network(path, {"tiny": TinyNetwork}, CLASSES)
+        network, _ = load_network(path, {"tiny": TinyNetwork}, CLOTHES)
         assert all(value.isfinite().all() for value in network.state_dict().values())
-        transplant(state_dict_of(read_file(path), path), TinyNetwork(3, 2), path)
+        content = read_file(path)
+        kept = {0: 0} if read_info(content, path) else None
+        transplant(state_dict_of(content, path), TinyNetwork(3, 2), path, kept)
     except RunError:
         pass
     (folder / "run").mkdir(exist_ok=True)
@@ -156,10 +226,20 @@ NUMBERS = tuple(
 )
 TEXTS = (b"0", b"1", b"-1", b"99999999999999999999", b"1e400", b"nan", b"inf", b"46", b"12_", b'"', b"'", b",", b";",
          b"\0", b"\xff", b"\xe9", b"\r", b"\n", b"\t", b" ", b"x")  # fmt: skip
+JSON = (b"[", b"]", b"{", b"}", b":", b"null", b"true", b"-0", b"1e999", b"\\ud800", b"\\u0000", b'"polygon"',
+        b'"mask"', b'"rectangle"', b'"circle"', b'"upper body"', b'"points"', b'"shapes"', b'"imagePath"', b"/", b"[]",
+        b"{}", b'"a"', b"1.5", b"1e300", b"NaN", b"Infinity", b"[[", b"]]", b"[1,1,5,1,5,5],", b'"counts":',
+        b'"size":', b'"id":', b'"segmentation":', b'"annotations":', b"[" * 2000)  # fmt: skip
 PICKLE = (b"K\x00", b"J\xff\xff\xff\x7f", b"cbuiltins\neval\n", b"R", b"(", b"t", b"Q", b"N", b"}", b"]")
+TOML = (b"[[class]]\n", b"[", b"]", b"{", b"}", b"=", b".", b"#", b'"""', b"name", b"color", b"categories", b"within",
+        b"coarser", b"classes.toml", b"clothes", b"background", b"1979-05-27", b"\\u0000", b"\xe2\x80\xa8")  # fmt: skip
 TARGETS = {
     "rle": Target(read_rle, TEXTS),
     "csv": Target(read_csv, TEXTS),
+    "class_set": Target(read_class_set, TEXTS + TOML),
+    "png_labels": Target(read_png_labels, NUMBERS),
+    "labelme": Target(read_labelme, TEXTS + JSON),
+    "coco": Target(read_coco, TEXTS + JSON),
     "image": Target(read_image, NUMBERS),
     "weights": Target(read_weights, NUMBERS + PICKLE),
     "onnx": Target(read_onnx, NUMBERS + TEXTS),
