@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cloth_segmentation.classes import plain
 from cloth_segmentation.errors import DataError
@@ -207,33 +207,74 @@ class PhotoEntry(NamedTuple):
     instances: list[Entry]
 
 
-def make_index(path: Path, form: Format, photos: Sequence[PhotoEntry]) -> Annotations:
-    """The index of photos that were found one by one."""
-    entries = [entry for photo in photos for entry in photo.instances]
-    heights, widths = (np.array([photo[at] for photo in photos], dtype=np.int32) for at in (2, 1))
-    first = np.cumsum([0, *(len(photo.instances) for photo in photos)], dtype=np.int64)
+def index_of(
+    path: Path,
+    form: Format,
+    names: Sequence[str],
+    sizes: ArrayLike,
+    first: NDArray[np.int64],
+    *,
+    files: ArrayLike | None = None,
+    offsets: ArrayLike,
+    lengths: ArrayLike,
+    numbers: ArrayLike,
+    labels: ArrayLike,
+    digests: ArrayLike,
+    categories: ArrayLike,
+) -> Annotations:
+    """The index of photos and instances, in arrays of the least size.
 
-    def column(name: str, kind: type[np.generic]) -> NDArray[Any]:
-        return np.array([getattr(entry, name) for entry in entries], dtype=kind)
-
-    labels = column("label", np.uint8)
-    digests, map_digests = photo_digests(
-        heights, widths, first, column("digest", np.uint64), column("category", np.uint64), labels
-    )
+    Args:
+        path: as in ``Annotations``.
+        form: as in ``Annotations``.
+        names: of P photos.
+        sizes: (P, 2) their widths and heights, pixels.
+        first: (P + 1,) as in ``Annotations``; what follows is (I,).
+        files: as in ``Annotations``; None: all instances are in ``path``.
+        offsets: as in ``Annotations``.
+        lengths: as in ``Annotations``.
+        numbers: as in ``Annotations``.
+        labels: as in ``Annotations``.
+        digests: of the instances' bytes; see ``digest_of``.
+        categories: of the instances; see ``category_number``.
+    """
+    widths, heights = np.asarray(sizes, dtype=np.int32).reshape(-1, 2).T.copy()
+    own_labels = np.asarray(labels, dtype=np.uint8)
+    found = np.asarray(digests, dtype=np.uint64), np.asarray(categories, dtype=np.uint64)
+    by_category, by_label = _photo_digests(heights, widths, first, *found, own_labels)
     return Annotations(
         path=path,
         format=form,
-        names=np.array([photo.name for photo in photos], dtype=np.str_),
+        names=np.array(names, dtype=np.str_),
         heights=heights,
         widths=widths,
-        digests=digests,
-        map_digests=map_digests,
+        digests=by_category,
+        map_digests=by_label,
         first=first,
-        files=column("file", np.str_),
-        offsets=column("offset", np.int64),
-        lengths=column("length", np.int64),
-        numbers=column("number", np.int64),
-        labels=labels,
+        files=np.full(len(own_labels), "", dtype=np.str_) if files is None else np.asarray(files, dtype=np.str_),
+        offsets=np.asarray(offsets, dtype=np.int64),
+        lengths=np.asarray(lengths, dtype=np.int64),
+        numbers=np.asarray(numbers, dtype=np.int64),
+        labels=own_labels,
+    )
+
+
+def make_index(path: Path, form: Format, photos: Sequence[PhotoEntry]) -> Annotations:
+    """The index of photos that were found one by one."""
+    entries = [entry for photo in photos for entry in photo.instances]
+    return index_of(
+        path,
+        form,
+        [photo.name for photo in photos],
+        [(photo.width, photo.height) for photo in photos],
+        np.cumsum([0, *(len(photo.instances) for photo in photos)], dtype=np.int64),
+        files=[entry.file for entry in entries],
+        offsets=[entry.offset for entry in entries],
+        lengths=[entry.length for entry in entries],
+        numbers=[entry.number for entry in entries],
+        labels=[entry.label for entry in entries],
+        digests=[entry.digest for entry in entries],
+        categories=[entry.category for entry in entries],
     )
 
 
@@ -251,7 +292,7 @@ def digest_of(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def photo_digests(
+def _photo_digests(
     heights: NDArray[np.int32],
     widths: NDArray[np.int32],
     first: NDArray[np.int64],
@@ -283,6 +324,6 @@ def photo_digests(
 
 
 def category_number(name: str) -> int:
-    """What stands for a category in ``photo_digests``: its id, or for other names than iMaterialist's a digest."""
+    """What stands for a category in ``Annotations.digests``: its id, or a digest of a name that iMaterialist lacks."""
     number = category_id(name)
     return digest_of(plain(name).encode()) >> 32 | 1 << 31 if number is None else number

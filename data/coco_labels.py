@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from cloth_segmentation.classes import ClassSet, plain
 from cloth_segmentation.coco import decode_coco
 from cloth_segmentation.errors import DataError
-from data.annotations import LONGEST_NAME, Annotations, Scanned, category_number, digest_of, photo_digests
+from data.annotations import LONGEST_NAME, Scanned, category_number, digest_of, index_of
 from data.faults import Fault, summary
 from data.json_spans import Span, json_spans, short_json
 from data.other_formats import other_format
@@ -345,25 +345,19 @@ class _Reader:
         kept = np.flatnonzero(wanted & has_mask)
         kept = kept[np.argsort(photo[kept], kind="stable")]
         first = np.searchsorted(photo[kept], np.arange(len(self.names) + 1))
-        widths, heights = np.array(self.sizes, dtype=np.int32).T
-        digests = np.array(self.digests, dtype=np.uint64)[kept]
         own_numbers = np.array([category_number(name) for name in self.categories], dtype=np.uint64)
-        own_labels = labels[category[kept]]
-        digests, map_digests = photo_digests(heights, widths, first, digests, own_numbers[category[kept]], own_labels)
-        index = Annotations(
-            path=path,
-            format=CocoFormat(f"annotation {unit}"),
-            names=np.array(self.names, dtype=np.str_),
-            heights=heights,
-            widths=widths,
-            digests=digests,
-            map_digests=map_digests,
-            first=first,
-            files=np.full(len(kept), "", dtype=np.str_),
+        index = index_of(
+            path,
+            CocoFormat(f"annotation {unit}"),
+            self.names,
+            self.sizes,
+            first,
             offsets=_numbers(self.offsets)[kept],
             lengths=_numbers(self.lengths)[kept],
             numbers=_numbers(numbers)[kept],
-            labels=own_labels,
+            labels=labels[category[kept]],
+            digests=np.array(self.digests, dtype=np.uint64)[kept],
+            categories=own_numbers[category[kept]],
         )
         total: Counter[str] = Counter()
         for name, count in zip(self.categories, counts.tolist(), strict=True):

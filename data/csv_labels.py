@@ -14,7 +14,7 @@ from tqdm import trange
 from cloth_segmentation.classes import ClassSet, plain
 from cloth_segmentation.errors import DataError
 from data import rle
-from data.annotations import LONGEST_NAME, Annotations, Scanned, category_number, digest_of, photo_digests
+from data.annotations import LONGEST_NAME, Annotations, Scanned, category_number, digest_of, index_of
 from data.categories import CATEGORIES, category_id
 from data.faults import Fault, summary
 from data.label_map import IGNORED, is_small
@@ -84,36 +84,24 @@ def scan_csv(path: Path, classes: ClassSet) -> Scanned:
 
     kept = table[table["label"] > 0].sort_values("photo", kind="stable")
     first_instance = np.searchsorted(kept["photo"].to_numpy(), np.arange(len(names) + 1))
-    heights, widths = (photos[column].to_numpy(np.int32) for column in ("height", "width"))
-    labels = kept["label"].to_numpy(np.uint8)
-    digests, map_digests = photo_digests(
-        heights,
-        widths,
+    index = index_of(
+        path,
+        CsvFormat(),
+        list(names),
+        photos[["width", "height"]].to_numpy(),
         first_instance,
-        kept["digest"].to_numpy(np.uint64),
-        kept["number"].to_numpy(np.uint64),
-        labels,
-    )
-    index = Annotations(
-        path=path,
-        format=CsvFormat(),
-        names=np.array(names, dtype=np.str_),
-        heights=heights,
-        widths=widths,
-        digests=digests,
-        map_digests=map_digests,
-        first=first_instance,
-        files=np.full(len(kept), "", dtype=np.str_),
-        offsets=kept["offset"].to_numpy(np.int64),
-        lengths=kept["length"].to_numpy(np.int64),
-        numbers=kept["line"].to_numpy(np.int64),
-        labels=labels,
+        offsets=kept["offset"],
+        lengths=kept["length"],
+        numbers=kept["line"],
+        labels=kept["label"],
+        digests=kept["digest"],
+        categories=kept["number"],
     )
     return Scanned(index, faults, {str(name): int(count) for name, count in table["category"].value_counts().items()})
 
 
 def _with_categories(table: pd.DataFrame, classes: ClassSet, faults: list[Fault]) -> pd.DataFrame:
-    """The rows whose ClassId is one, with their categories' names, labels, and numbers for ``photo_digests``."""
+    """The rows whose ClassId is one, with their categories' names, labels, and numbers for ``Annotations.digests``."""
     position, texts = pd.factorize(table["class_id"])
     found = [_category(str(text), classes) for text in texts]
     good = np.array([name is not None for name in found], dtype=bool)[position]
