@@ -24,6 +24,7 @@ from options import SetupOptions, parse
 from options.setup_options import SURGERY_WEIGHTS
 from utils.downloads import ORIGINAL_WEIGHTS, RELEASED_WEIGHTS, Download, NoAddressError, fetch
 from utils.weights_files import (
+    class_count,
     listed,
     load_network,
     mean_state,
@@ -58,11 +59,12 @@ def operate(opt: SetupOptions) -> None:
     torch.manual_seed(opt.seed)
     network = ARCHITECTURES[opt.arch](3, len(classes))
     content = read_file(source)
-    info = read_info(content, source)
+    state = state_dict_of(content, source)
+    info = read_info(content, opt.arch, class_count(state), source)
     before = info.classes.names if info else ()
     seen = info or WeightsInfo(opt.arch, classes)  # the body sees photos as it did in the source
     kept = {number: before.index(name) for number, name in enumerate(classes.names) if name in before}
-    carried, head = transplant(state_dict_of(content, source), network, source, kept)
+    carried, head = transplant(state, network, source, kept)
     new = [name for number, name in enumerate(classes.names) if number not in kept]
     # Step 0 says that the head is random, in part at least, and that training is needed.
     step = 0 if new or seen.step == 0 else None

@@ -46,7 +46,7 @@ from data.checks import read_checked
 from data.class_sets import find_class_set
 from data.dataset import LabelledPhotos
 from utils.run_folder import RunFolder
-from utils.weights_files import load_network, read_file, read_info, state_dict_of, transplant
+from utils.weights_files import class_count, load_network, read_file, read_info, state_dict_of, transplant
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 CLASSES = ("background", "upper body", "lower body", "full body")
@@ -193,8 +193,9 @@ def read_weights(content: bytes, folder: Path) -> None:
         network, _ = load_network(path, {"tiny": TinyNetwork}, CLOTHES)
         assert all(value.isfinite().all() for value in network.state_dict().values())
         content = read_file(path)
-        kept = {0: 0} if read_info(content, path) else None
-        transplant(state_dict_of(content, path), TinyNetwork(3, 2), path, kept)
+        state = state_dict_of(content, path)
+        kept = {0: 0} if read_info(content, "tiny", class_count(state), path) else None
+        transplant(state, TinyNetwork(3, 2), path, kept)
     except RunError:
         pass
     (folder / "run").mkdir(exist_ok=True)

@@ -108,9 +108,8 @@ def load_network(
     found_arch, found_classes = _recognise(state, architectures, path)
     if arch not in (None, found_arch):
         raise RunError(f"{path}: expected {arch}, found {found_arch}; give --arch {found_arch} or another file")
-    info = _stated_info(content, path)
-    # Files that name no classes are those of the original, whose classes are known.
-    named = info.classes if info else CLOTHES if found_classes == len(CLOTHES) else None
+    info = read_info(content, found_arch, found_classes, path)
+    named = info.classes if info else None
     wanted = classes or named or CLOTHES
     if found_classes != len(wanted) or (named or wanted).names != wanted.names:
         found = f"{found_classes}: {listed(named.names)}" if named else f"{found_classes}, which it does not name"
@@ -125,14 +124,22 @@ def load_network(
     return network, info or WeightsInfo(found_arch, wanted)
 
 
-def _stated_info(content: Mapping[str, Any], path: Path) -> WeightsInfo | None:
-    """What a weights file says about itself; None for a file of another program, which says nothing.
+def read_info(content: Mapping[str, Any], arch: str, classes: int, path: Path) -> WeightsInfo | None:
+    """What a weights file says about itself. Of one that says nothing, nothing is known, unless it has four classes.
+
+    These are the original's, whose files say nothing.
+
+    Args:
+        content: of the file, as ``read_file`` gives it.
+        arch: architecture of its tensors.
+        classes: number of their classes.
+        path: the file, for errors.
 
     Raises:
         RunError: what it says cannot be.
     """
     if not str(content.get("format")).startswith("cloth-segmentation "):
-        return None
+        return WeightsInfo(arch, CLOTHES) if classes == len(CLOTHES) else None
     if content["format"] != FORMAT:
         raise RunError(f"{path}: expected {FORMAT!r}, found {content['format']!r}; it needs another version of this")
     try:
@@ -312,10 +319,15 @@ def _check_finite(state: StateDict, path: Path) -> None:
         )
 
 
+def class_count(state: Mapping[str, Tensor]) -> int:
+    """Number of classes of a state dict; 0 if it does not tell."""
+    bias = state.get("outconv.bias")
+    return len(bias) if bias is not None and bias.ndim == 1 and len(bias) <= MOST_CLASSES else 0
+
+
 def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tuple[str, int]:
     """(architecture, number of classes) of a state dict, by its keys and shapes."""
-    bias = state.get("outconv.bias")
-    classes = len(bias) if bias is not None and bias.ndim == 1 and len(bias) <= MOST_CLASSES else 0
+    classes = class_count(state)
     problems: list[str] = []
     known: set[str] = set()
     for name, build in architectures.items():
@@ -340,18 +352,6 @@ def _recognise(state: StateDict, architectures: Architectures, path: Path) -> tu
 def listed(names: Sequence[str]) -> str:
     """Names of classes in a message."""
     return _shorten(names, 8)
-
-
-def read_info(content: Mapping[str, Any], path: Path) -> WeightsInfo | None:
-    """What a weights file says about itself; that it is for clothes if it says nothing and has four classes; else None.
-
-    Raises:
-        RunError: what it says cannot be.
-    """
-    if (info := _stated_info(content, path)) is not None:
-        return info
-    bias = state_dict_of(content, path).get("outconv.bias")
-    return WeightsInfo("", CLOTHES) if bias is not None and tuple(bias.shape) == (len(CLOTHES),) else None
 
 
 def is_head(key: str) -> bool:
