@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol, TypeVar
 from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.command.script import blame, one_line
 from cloth_segmentation.errors import DataError
-from cloth_segmentation.photos import Size, read_sizes
+from cloth_segmentation.photos import read_sizes
 from data.annotations import Annotations
 from data.categories import category_id
-from data.dataset import same_shape
+from data.dataset import fits, same_shape
 from data.faults import SHOWN, Fault, counted, summary
 from data.label_files import in_threads
 from data.labels import scan
@@ -218,11 +218,8 @@ def _look(annotations: Annotations, number: int, image_folder: Path, rescale: bo
         stored, upright, turned = read_sizes(path, wanted)
     except (DataError, OSError, MemoryError) as error:
         return Fault("photos that cannot be opened", name, str(error))
-
-    def fits(size: Size) -> bool:
-        return size == wanted or (rescale and same_shape(size, wanted))
-
-    if not fits(stored) and not fits(upright):
+    fits_stored, fits_upright = fits(stored, wanted, rescale), fits(upright, wanted, rescale)
+    if not fits_stored and not fits_upright:
         swapped = ", Height and Width swapped" if upright == wanted[::-1] else ""
         if same_shape(wanted, upright):
             swapped = ", the same shape; --rescale scales the labels"
@@ -230,9 +227,9 @@ def _look(annotations: Annotations, number: int, image_folder: Path, rescale: bo
         return Fault("photos of another size than the labels say", name, text + swapped)
     if not turned:
         return Fit.ALIKE
-    if fits(stored) and fits(upright):
+    if fits_stored and fits_upright:
         return Fit.EITHER
-    return Fit.UPRIGHT if fits(upright) else Fit.STORED
+    return Fit.UPRIGHT if fits_upright else Fit.STORED
 
 
 def _drawn_upright(fits: Mapping[Fit, Sequence[str]]) -> tuple[bool, str]:

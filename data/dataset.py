@@ -67,13 +67,13 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
         try:
             # Some tools ignore EXIF orientation, and masks drawn with them fit the photo as it is stored.
             photo = read_photo(path, size, upright=self.annotations.upright)
-            if photo.size != wanted and not (self.rescale and same_shape(photo.size, wanted)):
+            if not fits(photo.size, wanted, self.rescale):
                 photo = read_photo(path, size, upright=not self.annotations.upright)
         except OSError as error:
             raise unopened(path, error) from error
         except DataError as error:
             raise BadSampleError(str(error)) from error
-        if photo.size != wanted and not (self.rescale and same_shape(photo.size, wanted)):
+        if not fits(photo.size, wanted, self.rescale):
             raise BadSampleError(
                 f"{path}: expected {wanted[0]} x {wanted[1]} pixels (width x height) "
                 f"as {self.annotations.path} says, found {photo.size[0]} x {photo.size[1]}"
@@ -92,6 +92,11 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
     def path(self, index: int) -> Path:
         """Where photo ``index`` is."""
         return self.image_folder / str(self.annotations.names[index])
+
+
+def fits(size: Size, wanted: Size, rescale: bool) -> bool:
+    """Whether a photo of a size may be used with labels of another; ``rescale`` is as in ``LabelledPhotos``."""
+    return size == wanted or (rescale and same_shape(size, wanted))
 
 
 def same_shape(size: Size, other: Size) -> bool:
