@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 from PIL import Image
 
-from cloth_segmentation.classes import ClassSet
+from cloth_segmentation.classes import FEW_CLASSES, ClassSet
 from cloth_segmentation.command.outputs import Job
 from cloth_segmentation.command.script import one_line, run_script
 from cloth_segmentation.command.signals import ignore_stops
@@ -40,9 +40,6 @@ PREVIEW = 1600
 
 KEPT = 3600
 """Seconds for which photos, and what was made of them, are kept."""
-
-FEW = 8
-"""Classes that the table always lists; of more, it lists those that are seen."""
 
 CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
@@ -127,7 +124,7 @@ def plain(text: str) -> str:
 
 def shares_table(facts: dict[str, Any]) -> str:
     """Markdown of the table of shares, which is the legend too. Of many classes, those that are seen have a row."""
-    few = len(facts["classes"]) <= FEW
+    few = len(facts["classes"]) <= FEW_CLASSES
     rows = (
         f"| <i class='class-{each['id']}'></i>{plain(each['name'])} | {each['share']:.1%} | {each['pixels']:,} |\n"
         for each in facts["classes"]
@@ -232,10 +229,10 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
                     label="Or one of these", elem_id="examples",
                 )  # fmt: skip
                 with gr.Column(min_width=200, visible=False, elem_id="facts") as details:
-                    if len(clothes) <= FEW:
+                    if len(clothes) <= FEW_CLASSES:
                         wanted = choice()
                     shares = gr.Markdown(elem_id="shares")
-                    if len(clothes) > FEW:  # above, they would push the table out of sight
+                    if len(clothes) > FEW_CLASSES:  # above, they would push the table out of sight
                         wanted = choice()
                     gr.Markdown("Downloads: mask, numbers, cut-outs")
                     with gr.Row(elem_id="downloads"):

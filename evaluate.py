@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from cloth_segmentation.classes import ClassSet
+from cloth_segmentation.classes import FEW_CLASSES, ClassSet
 from cloth_segmentation.command.script import blame, run_script
 from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.files import atomic_path, check_folder, check_output
@@ -26,7 +26,7 @@ from data.checks import read_checked
 from data.dataset import LabelledPhotos, PhotoPairs
 from infer import Segmenter, load
 from options import EvaluateOptions, describe, parse
-from utils.evaluation_pictures import FEW, confusion_picture, gallery, panel
+from utils.evaluation_pictures import confusion_picture, gallery, panel
 from utils.metrics import boundary_overlap, clothes_error, confusion_matrix, summarise
 from utils.weights_files import save_weights
 
@@ -125,7 +125,7 @@ def report(figures: dict[str, Any]) -> str:
     if absent:
         lines.append(f"Left out of the means, since neither truth nor prediction has it: {', '.join(absent)}.")
     shares = confusion_shares(figures["confusion"])
-    if len(classes) <= FEW:
+    if len(classes) <= FEW_CLASSES:
         lines.append("Confusion matrix, share of each true class (rows) that was called each class (columns):")
         lines.append(" " * width + "".join(f"{name:>{width}}" for name in classes))
         for name, row in zip(classes, shares, strict=True):

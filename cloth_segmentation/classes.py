@@ -15,6 +15,9 @@ BACKGROUND = "background"
 MOST_CLASSES = 256
 """Label maps are bytes."""
 
+FEW_CLASSES = 8
+"""Classes that tables, legends and matrices show all, and large; of more, what is seen, or smaller."""
+
 LONGEST_NAME = 80
 """Letters of a class's name, which becomes a part of file names."""
 

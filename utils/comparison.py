@@ -8,12 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from cloth_segmentation.classes import ClassSet
+from cloth_segmentation.classes import FEW_CLASSES, ClassSet
 from cloth_segmentation.colors import Color
 from cloth_segmentation.pictures import Palette, with_grey
-
-SHORT_LEGEND = 8
-"""Classes that a legend always names; of more, it names those that are seen."""
 
 COLUMNS = ("photo", "truth", "prediction")
 """Titles of what is side by side."""
@@ -59,7 +56,7 @@ def comparison(
     legend = [
         (name, rgb)
         for number, (name, rgb) in enumerate(zip(classes.names, classes.palette, strict=True))
-        if number in seen or len(classes) <= SHORT_LEGEND
+        if number in seen or len(classes) <= FEW_CLASSES
     ]
     explained = _explain(Image.fromarray(grid.permute(1, 2, 0).numpy()), size, legend)
     return torch.from_numpy(np.array(explained)).permute(2, 0, 1)

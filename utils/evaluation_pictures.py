@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from cloth_segmentation.classes import FEW_CLASSES
 from cloth_segmentation.pictures import Palette, mask_picture, with_grey
 from utils.sheets import MARGIN, font, framed, stacked, text_line
 
@@ -31,10 +32,6 @@ def gallery(columns: Sequence[Sequence[Image.Image]]) -> Image.Image:
     return stacked([stacked(column) for column in columns], across=True)
 
 
-FEW = 8
-"""Classes of which a confusion matrix has large cells and upright names; of more, the names of columns are turned."""
-
-
 def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Image.Image:
     """Draw a confusion matrix: rows are true classes, columns what they were called, as shares of the row.
 
@@ -44,7 +41,7 @@ def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]
     """
     counts = np.array(confusion, dtype=np.float64)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
-    few = len(classes) <= FEW
+    few = len(classes) <= FEW_CLASSES
     cell, large, small = (110, font(20), font(15)) if few else (34, font(12), font(14))
     left = max(140, math.ceil(max(small.getlength(name) for name in classes)) + 2 * MARGIN)
     top = 60 if few else left + 20
