@@ -1,7 +1,6 @@
 """The command: the clothes of a folder of photos, or of one photo."""
 
 import csv
-import errno
 import json
 import os
 import sys
@@ -22,8 +21,9 @@ from cloth_segmentation.command.base_options import OptionError
 from cloth_segmentation.command.flags import describe, parse
 from cloth_segmentation.command.infer_options import InferOptions
 from cloth_segmentation.command.outputs import CUTOUT, NAMES, Job, mask_paths, other_endings
-from cloth_segmentation.command.photo_folder import Problem, list_photos
+from cloth_segmentation.command.photo_folder import list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
+from cloth_segmentation.command.problems import DISK_ERRORS, Problem, failure, reason
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import blame, one_line
 from cloth_segmentation.command.signals import finish_before_stop
@@ -135,24 +135,6 @@ def is_done(job: Job, opt: InferOptions, classes: ClassSet) -> bool:
             return False
     each = {name: found if name == "cutout" else wanted for name in opt.outputs}
     return all(is_whole(path) for name, names in each.items() for path in job.paths(name, list(names.values())))
-
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""Errors of a disk that is full, locked, broken or gone: every later photo would meet them too."""
-
-
-def reason(photo: Path, error: Exception) -> str:
-    """What is wrong with a photo, in one line without its name."""
-    if isinstance(error, MemoryError):
-        return "expected enough memory for this photo, found too little"
-    if isinstance(error, OSError):
-        return f"expected a photo, found none that can be opened ({error.strerror})"
-    return one_line(str(error).removeprefix(f"{photo}: "))
-
-
-def failure(problem: Problem) -> str:
-    """The line that reports a problem."""
-    return f"Failed: {one_line(str(problem.photo))}: {problem.reason}"
 
 
 @contextmanager

@@ -6,13 +6,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-
-class Problem(NamedTuple):
-    """A file that cannot be segmented, and why."""
-
-    photo: Path
-    reason: str  # what was expected, what was found
-
+from cloth_segmentation.command.problems import Problem
 
 OTHER_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 """Files that desktops leave in folders, in small letters. Those of macOS and Linux are hidden."""
