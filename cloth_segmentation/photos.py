@@ -144,9 +144,9 @@ def _with_all_bits(image: Image.Image, form: str, source: Source) -> Image.Image
 def _check_kind(image: Image.Image, source: Source) -> None:
     """Raise DataError for what Pillow opens although it is no photo, or not the one that is meant."""
     if image.format == "EPS":
-        raise DataError(f"{_name(source)}: expected a picture, found a PostScript program, which is not run")
+        raise DataError(f"{source_name(source)}: expected a picture, found a PostScript program, which is not run")
     if image.format == "TIFF" and (raw := raw_kind(image, _begin(source), _path(source))):
-        raise DataError(f"{_name(source)}: expected a picture, found {raw}")
+        raise DataError(f"{source_name(source)}: expected a picture, found {raw}")
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -187,7 +187,7 @@ def _path(source: Source) -> Path | None:
     return None if isinstance(source, bytes) else source
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
     """What messages call a photo."""
     return f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
 
@@ -201,16 +201,18 @@ def _said(source: Source) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         found = unread_kind(_begin(source), _path(source), heif=_can_read_heif())
-        raise DataError(f"{_name(source)}: expected a picture, found {found}") from None
+        raise DataError(f"{source_name(source)}: expected a picture, found {found}") from None
     except Image.DecompressionBombError as error:
         pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
         raise DataError(
-            f"{_name(source)}: expected at most {limit:,} pixels, found {pixels:,}; make it smaller"
+            f"{source_name(source)}: expected at most {limit:,} pixels, found {pixels:,}; make it smaller"
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file provokes: OSError, SyntaxError, ...
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that one is of wrong offsets
             raise  # the system's, which cannot open or read the file
-        raise DataError(f"{_name(source)}: expected a picture, found one that cannot be decoded ({error})") from error
+        raise DataError(
+            f"{source_name(source)}: expected a picture, found one that cannot be decoded ({error})"
+        ) from error
 
 
 def _frames(image: Image.Image) -> int:

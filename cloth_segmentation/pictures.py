@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,19 @@ def save_picture(picture: Image.Image, path: Path, note: str = "") -> None:
         path: of the file.
         note: a PNG's comment, for ``has_note``.
     """
-    with atomic_path(path) as part:
-        if path.suffix == ".jpg":
-            picture.save(part, format="JPEG", quality=90)
-        else:
-            texts = PngInfo()
-            if note:
-                texts.add_text("Comment", note)
-            picture.save(part, format="PNG", pnginfo=texts)
+    with atomic_path(path) as part, part.open("wb") as file:
+        encode_picture(picture, file, path.suffix, note)
+
+
+def encode_picture(picture: Image.Image, file: BinaryIO, ending: str, note: str = "") -> None:
+    """Write a picture into an open file: as JPEG if ``ending`` is .jpg, else as PNG with ``note`` as its comment."""
+    if ending == ".jpg":
+        picture.save(file, format="JPEG", quality=90)
+    else:
+        texts = PngInfo()
+        if note:
+            texts.add_text("Comment", note)
+        picture.save(file, format="PNG", pnginfo=texts)
 
 
 def has_note(path: Path, note: str) -> bool:

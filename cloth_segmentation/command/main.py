@@ -13,14 +13,13 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from cloth_segmentation.classes import ClassSet
 from cloth_segmentation.command.base_options import OptionError
 from cloth_segmentation.command.flags import describe, parse
 from cloth_segmentation.command.infer_options import InferOptions
-from cloth_segmentation.command.outputs import CUTOUT, NAMES, Job, mask_paths, other_endings
+from cloth_segmentation.command.outputs import CUTOUT, NAMES, NOTES, Job, mask_paths, other_endings, pictures
 from cloth_segmentation.command.photo_folder import list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
 from cloth_segmentation.command.problems import DISK_ERRORS, Problem, failure, reason
@@ -154,29 +153,16 @@ def writing(path: Path) -> Iterator[Path]:
 
 def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
     """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
-
-    def save(picture: Image.Image, output: str, name: str = "", note: str = "") -> None:
-        with writing(job.path(output, name)) as path:
-            save_picture(picture, path, note)
-
     if opt.only:
         one = one.only(*opt.kept)
-    names = [one.class_set.short_name(name) for name in one.classes]
+    for output, name, picture in pictures(one, opt.outputs, crop=opt.crop):
+        with writing(job.path(output, name)) as path:
+            save_picture(picture, path, NOTES.get(output, ""))
     if "cutout" in opt.outputs:
-        found = [one.class_set.short_name(name) for name in one.found]
-        for name in names:
-            if name in found:
-                save(one.cutout(name, crop=opt.crop), "cutout", name, CUTOUT)
-            elif has_note(job.path("cutout", name), CUTOUT):  # which other weights or options have made
+        for name in map(one.class_set.short_name, set(one.classes) - set(one.found)):
+            if has_note(job.path("cutout", name), CUTOUT):  # which other weights or options have made
                 with writing(job.path("cutout", name)) as path:
                     path.unlink(missing_ok=True)
-    if "classes" in opt.outputs:
-        for name in names:
-            save(one.class_mask(name), "classes", name)
-    if "overlay" in opt.outputs:
-        save(one.overlay(), "overlay")
-    if "mask" in opt.outputs:
-        save(one.mask(), "mask")
     if "json" in opt.outputs:  # last, since it says that the cut-outs are all there
         with writing(job.path("json")) as path, atomic_path(path) as part:
             part.write_text(one.to_json())

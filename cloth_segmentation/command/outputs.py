@@ -6,7 +6,10 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from cloth_segmentation.errors import DataError
+from cloth_segmentation.segmentation import Segmentation
 
 OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
 """What can be written for a photo."""
@@ -31,6 +34,36 @@ def other_endings(classes: Sequence[str]) -> tuple[str, ...]:
 
 CUTOUT = "cut-out by cloth segmentation"
 """Note that is written into each cut-out. Files without it are never deleted."""
+
+NOTES = {"cutout": CUTOUT}
+"""The note of each output that has one."""
+
+
+def pictures(one: Segmentation, outputs: Collection[str], *, crop: bool) -> Iterator[tuple[str, str, Image.Image]]:
+    """Draw the pictures among the outputs: (output, short name of the class or "", picture).
+
+    A class that the photo does not have has no cut-out.
+
+    Args:
+        one: what the photo shows.
+        outputs: what was asked for; what is no picture is passed over.
+        crop: crop cut-outs to what is not transparent.
+
+    Raises:
+        DataError: the photo, which some pictures show, can no longer be read, or has changed.
+        OSError: it can no longer be opened.
+    """
+    short = one.class_set.short_name
+    if "cutout" in outputs:
+        for name in one.found:
+            yield "cutout", short(name), one.cutout(name, crop=crop)
+    if "classes" in outputs:
+        for name in one.classes:
+            yield "classes", short(name), one.class_mask(name)
+    if "overlay" in outputs:
+        yield "overlay", "", one.overlay()
+    if "mask" in outputs:
+        yield "mask", "", one.mask()
 
 
 class Job(NamedTuple):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cloth_segmentation.command.script import one_line
+from cloth_segmentation.photos import Source, source_name
 
 
 class Problem(NamedTuple):
@@ -18,13 +19,13 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Errors of a disk that is full, locked, broken or gone: every later photo would meet them too."""
 
 
-def reason(photo: Path, error: Exception) -> str:
+def reason(photo: Source, error: Exception) -> str:
     """What is wrong with a photo, in one line without its name."""
     if isinstance(error, MemoryError):
         return "expected enough memory for this photo, found too little"
     if isinstance(error, OSError):
-        return f"expected a photo, found none that can be opened ({error.strerror})"
-    return one_line(str(error).removeprefix(f"{photo}: "))
+        return f"expected a photo, found none that can be opened ({error.strerror or one_line(str(error))})"
+    return one_line(str(error).removeprefix(f"{source_name(photo)}: "))
 
 
 def failure(problem: Problem) -> str:
