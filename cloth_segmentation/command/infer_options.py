@@ -159,14 +159,14 @@ class InferOptions(BatchOptions):
     @property
     def outputs(self) -> tuple[str, ...]:
         """The outputs of --save, as a tuple."""
-        return _words(self.save)
+        return words(self.save)
 
     @property
     def kept(self) -> tuple[str, ...]:
         """The classes of --only, as a tuple; empty for all."""
-        return _words(self.only) if self.only else ()
+        return words(self.only) if self.only else ()
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
     """Words between commas, each once."""
     return tuple(dict.fromkeys(word.strip() for word in text.split(",")))

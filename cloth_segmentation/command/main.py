@@ -5,9 +5,8 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -20,13 +19,13 @@ from cloth_segmentation.command.base_options import OptionError
 from cloth_segmentation.command.flags import describe, parse
 from cloth_segmentation.command.infer_options import InferOptions
 from cloth_segmentation.command.outputs import CUTOUT, NAMES, NOTES, Job, mask_paths, other_endings, pictures
-from cloth_segmentation.command.photo_folder import list_photos
+from cloth_segmentation.command.photo_folder import first_names, list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
-from cloth_segmentation.command.problems import DISK_ERRORS, Problem, failure, reason
+from cloth_segmentation.command.problems import Problem, failure, reason, writing
 from cloth_segmentation.command.processes import OneProcess, Processes
 from cloth_segmentation.command.script import blame, one_line
 from cloth_segmentation.command.signals import finish_before_stop
-from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.errors import RunError
 from cloth_segmentation.files import atomic_path, check_folder, check_output
 from cloth_segmentation.photos import is_address
 from cloth_segmentation.pictures import has_note, is_whole, save_picture
@@ -34,12 +33,12 @@ from cloth_segmentation.segmentation import Segmentation
 from cloth_segmentation.segmenter import PHOTO_ERRORS, Seen, Segmenter
 
 
-def check_only(opt: InferOptions, classes: ClassSet) -> None:
+def check_only(kept: Sequence[str], classes: ClassSet) -> None:
     """Raise OptionError if --only names a class that the weights do not have."""
     known = classes.names[1:] + classes.short_names[1:]
-    if not set(opt.kept) <= set(known):
+    if not set(kept) <= set(known):
         short = ",".join(classes.short_names[1:])
-        raise OptionError(f"--only: expected some of {short}, with commas, found {opt.only!r}")
+        raise OptionError(f"--only: expected some of {short}, with commas, found {','.join(kept)!r}")
 
 
 def asked(opt: InferOptions, classes: ClassSet) -> list[int]:
@@ -96,16 +95,6 @@ def list_work(opt: InferOptions, classes: ClassSet) -> Work:
     return Work(left, len(jobs) - len(left), problems)
 
 
-NAMED = 3
-"""Files that a message names of many."""
-
-
-def first_names(files: Sequence[Path]) -> str:
-    """Files in a message: 5 files (a.txt, b.txt, c.txt, ...)."""
-    names = [one_line(path.name) for path in files[:NAMED]] + ["..."] * (len(files) > NAMED)
-    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(names)})"
-
-
 def check_photos_stay(
     jobs: Sequence[Job], others: Sequence[Path], folder: Path, output: Path, opt: InferOptions, classes: ClassSet
 ) -> None:
@@ -136,35 +125,20 @@ def is_done(job: Job, opt: InferOptions, classes: ClassSet) -> bool:
     return all(is_whole(path) for name, names in each.items() for path in job.paths(name, list(names.values())))
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Raise DataError if one output cannot be written, and RunError if nothing can be written to the disk."""
-    try:
-        yield path
-    except OSError as error:
-        found = error.strerror or error  # the system's words, or Pillow's
-        if error.errno in DISK_ERRORS:
-            raise RunError(
-                f"{path}: expected a disk that can be written, found one that cannot be ({found}); once it can, the "
-                "same command with --skip_existing goes on from here"
-            ) from error
-        raise DataError(f"expected to write {path}, found that it cannot be written ({found})") from error
-
-
 def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
     """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
     if opt.only:
         one = one.only(*opt.kept)
     for output, name, picture in pictures(one, opt.outputs, crop=opt.crop):
-        with writing(job.path(output, name)) as path:
+        with writing(path := job.path(output, name)):
             save_picture(picture, path, NOTES.get(output, ""))
     if "cutout" in opt.outputs:
         for name in map(one.class_set.short_name, set(one.classes) - set(one.found)):
             if has_note(job.path("cutout", name), CUTOUT):  # which other weights or options have made
-                with writing(job.path("cutout", name)) as path:
+                with writing(path := job.path("cutout", name)):
                     path.unlink(missing_ok=True)
     if "json" in opt.outputs:  # last, since it says that the cut-outs are all there
-        with writing(job.path("json")) as path, atomic_path(path) as part:
+        with writing(path := job.path("json")), atomic_path(path) as part:
             part.write_text(one.to_json())
 
 
@@ -286,7 +260,7 @@ def main(
     processes = join(opt.device)
     rank, world_size = processes.rank, processes.world_size
     segment = segmenter.load(**opt.loading)
-    check_only(opt, segment.classes)
+    check_only(opt.kept, segment.classes)
     # One process lists the folder for all: its content may change.
     work = processes.on_main(lambda: list_work(opt, segment.classes))
     share = work.jobs[rank::world_size]

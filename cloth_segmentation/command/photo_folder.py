@@ -3,10 +3,12 @@
 import errno
 import os
 import stat
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from cloth_segmentation.command.problems import Problem
+from cloth_segmentation.command.script import one_line
 
 OTHER_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 """Files that desktops leave in folders, in small letters. Those of macOS and Linux are hidden."""
@@ -47,7 +49,7 @@ def list_photos(source: Path, output: Path | None = None) -> Listing:
         try:
             status = path.stat() if path is source and path.is_dir() else path.lstat()
             if not stat.S_ISDIR(status.st_mode):
-                if path is not source and _is_other(path):
+                if path is not source and is_other(path):
                     listing.others.append(path)
                 elif reason := _no_file(path, status.st_mode):
                     listing.problems.append(Problem(path, reason))
@@ -62,9 +64,19 @@ def list_photos(source: Path, output: Path | None = None) -> Listing:
     return listing
 
 
-def _is_other(path: Path) -> bool:
+def is_other(path: PurePath) -> bool:
     """Whether a file is no photo by its name."""
     return path.name.lower() in OTHER_NAMES or path.suffix.lower() in OTHER_ENDINGS
+
+
+NAMED = 3
+"""Files that a message names of many."""
+
+
+def first_names(files: Sequence[PurePath | str]) -> str:
+    """Files in a message: 5 files (a.txt, b.txt, c.txt, ...)."""
+    names = [one_line(PurePath(path).name) for path in files[:NAMED]] + ["..."] * (len(files) > NAMED)
+    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(names)})"
 
 
 _NO_FILES = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}

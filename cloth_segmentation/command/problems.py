@@ -1,10 +1,13 @@
 """What went wrong with a photo, in words."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from cloth_segmentation.command.script import one_line
+from cloth_segmentation.errors import DataError, RunError
 from cloth_segmentation.photos import Source, source_name
 
 
@@ -31,3 +34,23 @@ def reason(photo: Source, error: Exception) -> str:
 def failure(problem: Problem) -> str:
     """The line that reports a problem."""
     return f"Failed: {one_line(str(problem.photo))}: {problem.reason}"
+
+
+@contextmanager
+def writing(place: Path | str, go_on: str = "--skip_existing") -> Iterator[None]:
+    """Raise DataError if one output cannot be written, and RunError if nothing can be written to the disk.
+
+    Args:
+        place: the file.
+        go_on: the flag with which the same command goes on after that.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = error.strerror or error  # the system's words, or Pillow's
+        if error.errno in DISK_ERRORS:
+            raise RunError(
+                f"{place}: expected a disk that can be written, found one that cannot be ({found}); once it can, the "
+                f"same command with {go_on} goes on from here"
+            ) from error
+        raise DataError(f"expected to write {place}, found that it cannot be written ({found})") from error

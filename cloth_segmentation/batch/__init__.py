@@ -1,0 +1,1 @@
+"""Photos by the million: the command for many machines, on Ray Data. It needs the extra ``ray``."""

@@ -1,0 +1,117 @@
+"""A run over very many photos, from end to end."""
+
+import sys
+import time
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from cloth_segmentation.batch import engine
+from cloth_segmentation.batch.options import InferBatchOptions
+from cloth_segmentation.batch.sources import find_photos
+from cloth_segmentation.batch.stages import STAGES, Draw, Read
+from cloth_segmentation.batch.stores import open_store
+from cloth_segmentation.batch.table import TABLE, Table
+from cloth_segmentation.command.flags import describe
+from cloth_segmentation.command.main import check_only, photos
+from cloth_segmentation.command.pipeline import in_batches
+from cloth_segmentation.command.script import one_line
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.segmenter import Segmenter
+
+UNITS_AT_ONCE = 20_000
+"""Units that Ray is given at once. It holds a little of each, so there is a limit."""
+
+
+class Tally:
+    """Counts of a run, and its bar."""
+
+    def __init__(self, progress: "tqdm[NoReturn]") -> None:
+        self.progress = progress
+        self.began = time.monotonic()
+        self.photos = self.failed = self.twice = 0
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def count(self, rows: pa.Table, twice: int) -> None:
+        """Count rows that came, of which the table had some already, and tell of problems."""
+        failed = rows.filter(pc.is_valid(rows.column("problem"))).select(["key", "problem"]).to_pylist()
+        for row in failed:
+            self.progress.write(f"Failed: {one_line(row['key'])}: {row['problem']}", file=sys.stderr)
+        self.photos += rows.num_rows - twice
+        self.failed += len(failed)
+        self.twice += twice
+        for stage in STAGES:
+            self.seconds[stage] += pc.sum(rows.column(stage)).as_py() or 0.0
+        self.progress.set_postfix(failed=self.failed, refresh=False)
+        self.progress.update(rows.num_rows)
+
+    def times(self) -> str:
+        """How long each stage worked, as a table for people."""
+        whole = max(time.monotonic() - self.began, 1e-9)
+        lines = [f"{'stage':<8} {'seconds of work':>15} {'ms a photo':>11} {'workers busy':>13}"]
+        for stage, seconds in self.seconds.items():
+            lines.append(
+                f"{stage:<8} {seconds:>15.1f} {1000 * seconds / max(self.photos, 1):>11.1f} {seconds / whole:>13.2f}"
+            )
+        return "\n".join(lines)
+
+
+def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
+    """Segment all photos of the input. Returns the exit code; raises Error if the run cannot start or go on."""
+    place, output = open_store(opt.input), open_store(opt.output)
+    if place.path == output.path and type(place.system) is type(output.system):
+        raise RunError(f"--output {opt.output}: expected another place than that of the photos, found the same")
+    segment, content = load(opt, segmenter)
+    check_only(opt.kept, segment.classes)
+    workers = engine.Workers(
+        opt.readers, opt.networks, opt.writers, opt.threads, opt.gpus, memory=round(opt.memory * 1e9)
+    )
+    table = Table(output, settings(opt, segment), resume=opt.resume, rows=opt.rows)
+    try:
+        plan = find_photos(place, opt.column, opt.key_column, opt.unit, table.done, output)
+        print(describe(opt))
+        for remark in (*table.remarks, *plan.remarks):
+            print(remark)
+        print(segment.describe(), flush=True)
+        read = Read(segment, keep=bool({"overlay", "cutout"} & set(opt.pictures)))
+        tree = output if opt.pack == "tree" else None
+        draw = Draw(segment, opt.kept, opt.pictures, opt.crop, tree)
+        total = None if plan.photos is None else max(plan.photos - len(table.done), 0)
+        with engine.connected(opt.address, workers), tqdm(total=total, unit="photo", dynamic_ncols=True) as progress:
+            tally = Tally(progress)
+            network = segment, engine.weights_of(content), opt.batch_size, opt.threads
+            for units in in_batches(plan.units, UNITS_AT_ONCE):
+                for rows in engine.run(units, read, network, draw, workers):
+                    tally.count(rows, table.add(rows))
+    finally:
+        table.close()
+    print(tally.times())
+    print(
+        f"{photos(tally.photos)} in {(output / TABLE).address}"
+        + (f", {len(table.done)} done before" if table.done else "")
+        + (f", {tally.failed} failed" if tally.failed else "")
+    )
+    return 1 if tally.failed else 0
+
+
+def load(opt: InferBatchOptions, segmenter: type[Segmenter]) -> tuple[Segmenter, bytes]:
+    """The Segmenter, as workers will have it, and the content of its weights file. Raises RunError."""
+    loading = opt.loading | {"device": "cpu", "amp": "off"}  # this machine may have no GPU
+    if opt.gpus and segmenter.has_pytorch and opt.engine == "auto":
+        loading["engine"] = "torch"
+    segment = segmenter.load(**loading)
+    return replace(segment, device="cuda" if opt.gpus else "cpu", amp=opt.amp), segment.path.read_bytes()
+
+
+def settings(opt: InferBatchOptions, segment: Segmenter) -> dict[str, Any]:
+    """All that rows and pictures depend on but the photos."""
+    weights = segment.weights()
+    return {
+        "weights": weights["sha256"],
+        "size": weights["seen_at"],
+        "classes": list(opt.kept or segment.classes.names[1:]),
+        **{name: getattr(opt, name) for name in ("flip", "consistent", "min_area", "amp", "save", "pack", "crop")},
+    }

@@ -1,0 +1,380 @@
+"""Where photos come from: folders, buckets, Parquet files and tars, in units that a worker takes at once."""
+
+import tarfile
+import time
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import islice, takewhile
+from operator import itemgetter
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from PIL import Image
+
+from cloth_segmentation.batch.stores import Store, open_store, words_of
+from cloth_segmentation.command.photo_folder import first_names, is_other, list_photos
+from cloth_segmentation.command.pipeline import ahead, in_batches
+from cloth_segmentation.errors import DataError, RunError
+from cloth_segmentation.photos import Source
+
+Entry = tuple[str, Callable[[], Source]]
+"""A photo's key, and what gives its file, or raises what is wrong with it: DataError, OSError, MemoryError."""
+
+
+class Unit(Protocol):
+    """Photos that a worker takes at once. It can be sent to other processes."""
+
+    def photos(self) -> Iterator[Entry]:
+        """The photos, in an order that is always the same."""
+
+
+class Done(frozenset[str]):
+    """Keys of photos to leave out."""
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """The keys in order, in which those of an archive lie side by side."""
+        return sorted(self)
+
+
+class Plan(NamedTuple):
+    """What there is to do."""
+
+    units: Iterable[Unit]
+    photos: int | None  # how many there are, with those that are done; None: only the tars know
+    remarks: list[str]  # lines for people
+
+
+TARS = (".tar", ".tar.gz", ".tgz")
+"""Endings of archives of photos."""
+
+IN_FLIGHT = 8
+"""Files of a unit that are fetched from a bucket at once."""
+
+RETRIES = (1.0, 4.0)
+"""Seconds before a file that could not be fetched is tried again, beyond what the file system tries by itself."""
+
+LARGEST = 2**30
+"""Bytes of a photo in a tar."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Some files of a folder."""
+
+    folder: Store
+    names: tuple[str, ...]  # relative to the folder
+
+    def photos(self) -> Iterator[Entry]:
+        if (local := self.folder.local) is not None:
+            for name in self.names:
+                yield key_of(name), partial(Path, local / name)
+        else:
+            yield from _fetched([(key_of(name), partial(_fetch, self.folder / name)) for name in self.names])
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Files wherever they are."""
+
+    entries: tuple[tuple[str, str], ...]  # key, address
+
+    def photos(self) -> Iterator[Entry]:
+        yield from _fetched([(key, partial(_fetch_address, address)) for key, address in self.entries])
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Files that are known to be no photos, and why."""
+
+    entries: tuple[tuple[str, str], ...]
+
+    def photos(self) -> Iterator[Entry]:
+        for key, reason in self.entries:
+            yield key, partial(_refuse, reason)
+
+
+@dataclass(frozen=True)
+class Tar:
+    """An archive of photos. What is no picture by its name is passed over."""
+
+    store: Store
+    name: str
+    done: frozenset[str] = field(default_factory=frozenset)  # keys to leave out
+
+    def photos(self) -> Iterator[Entry]:
+        endings, found = _picture_endings(), 0
+        try:
+            with self.store.opened() as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+                for member in tar:
+                    path = PurePosixPath(member.name)
+                    hidden = any(part.startswith(".") and part != "." for part in path.parts)
+                    if hidden or not member.isfile() or path.suffix.lower() not in endings:
+                        continue
+                    found += 1
+                    key = key_of(f"{self.name}/{path}")
+                    if key in self.done:
+                        continue
+                    if member.size > LARGEST:
+                        yield key, partial(_refuse, f"expected at most {LARGEST:,} bytes, found {member.size:,}")
+                    elif (content := tar.extractfile(member)) is not None:
+                        yield key, partial(bytes, content.read())
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            words = words_of(error) if isinstance(error, OSError) else str(error)
+            reason = f"expected a whole tar, found one that cannot be read after {found} photos ({words})"
+            yield key_of(self.name), partial(_refuse, reason)
+        else:
+            if not found:
+                reason = "expected a tar of photos, found no file in it that has the ending of one"
+                yield key_of(self.name), partial(_refuse, reason)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Photos in a row group of a Parquet file, as bytes."""
+
+    store: Store
+    group: int
+    column: str
+    keys: tuple[str | None, ...]  # of each row; None: to leave out
+
+    def photos(self) -> Iterator[Entry]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number = 0
+        try:
+            with self.store.opened(seek=True) as file:
+                batches = pq.ParquetFile(file).iter_batches(READ_ROWS, row_groups=[self.group], columns=[self.column])
+                for batch in batches:
+                    column = batch.column(0)
+                    if pa.types.is_struct(column.type):
+                        column = column.field("bytes")
+                    for value in column:
+                        if (key := self.keys[number]) is not None:
+                            yield key, partial(_not_null, value.as_py())
+                        number += 1
+        except (OSError, ValueError) as error:
+            for key in self.keys[number:]:
+                if key is not None:
+                    yield key, partial(_refuse, f"expected a row of {self.store.address}, found damage ({error})")
+
+
+READ_ROWS = 16
+"""Rows of photos that are read from a Parquet file at once."""
+
+
+def _not_null(content: bytes | None) -> bytes:
+    if content is None:
+        raise DataError("expected the bytes of a photo, found null")
+    return content
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise DataError(reason)
+
+
+def _fetch_address(address: str) -> Source:
+    try:
+        store = open_store(address)
+    except RunError as error:
+        raise DataError(str(error)) from error
+    return store.local or _fetch(store)
+
+
+def _fetch(store: Store) -> bytes:
+    for wait in (*RETRIES, None):
+        try:
+            return store.read()
+        except OSError as error:
+            known = isinstance(error, FileNotFoundError | PermissionError) or "ACCESS_DENIED" in str(error)
+            if wait is None or known or store.local:
+                raise
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _fetched(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The same, some fetched ahead."""
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        for (key, _), content in ahead(pool, lambda entry: entry[1](), entries, IN_FLIGHT):
+            yield key, content.result
+
+
+def _picture_endings() -> Collection[str]:
+    Image.init()
+    return {*Image.registered_extensions(), ".heic", ".heif", ".avif"}
+
+
+def key_of(name: str) -> str:
+    """The name of a photo as text; bytes that are none are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def find_photos(place: Store, column: str, key_column: str, size: int, done: Done, output: Store | None = None) -> Plan:
+    """See what photos there are.
+
+    Args:
+        place: a folder, a photo, a tar, or a Parquet file.
+        column: that of the photos or their addresses in a Parquet file; "": the only one that fits.
+        key_column: that of their keys; "": the address, or the file's name and the number of the row.
+        size: photos in a unit.
+        done: keys of photos to leave out.
+        output: a folder whose files are left out.
+
+    Raises:
+        RunError: there are none, or they cannot be listed.
+    """
+    try:
+        kind = place.kind()
+        if not kind:
+            raise RunError(f"--input {place.address}: expected photos, found nothing of that name")
+        if kind == "file":
+            return _of_file(place, column, key_column, size, done)
+        files, refused, others = _listed(place, output)
+    except OSError as error:
+        raise RunError(
+            f"--input {place.address}: expected a place that can be read, found one that cannot be ({words_of(error)})"
+        ) from error
+
+    if not files and not refused:
+        for endings in (TARS, (".parquet",)):
+            if chosen := [name for name in others if name.lower().endswith(endings)]:
+                plans = [_of_file(place / name, column, key_column, size, done, name) for name in chosen]
+                return _joined(plans, [name for name in others if name not in chosen])
+        found = f"none among {first_names(others)}" if others else "an empty folder"
+        raise RunError(f"--input {place.address}: expected photos, tars or Parquet files, found {found}")
+    left = (name for name in files if key_of(name) not in done)
+    units: list[Unit] = [Files(place, tuple(names)) for names in in_batches(left, size)]
+    left_refused = (entry for entry in refused if entry[0] not in done)
+    units += [Refused(tuple(entries)) for entries in in_batches(left_refused, size)]
+    return Plan(units, len(files) + len(refused), _left_out(others))
+
+
+def _listed(place: Store, output: Store | None) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """Names of files that may be photos; keys of what is no file, and why; names of other files. Raises OSError."""
+    if (local := place.local) is not None:
+        listing = list_photos(local, output.local if output else None)
+        refused = [(key_of(str(problem.photo.relative_to(local))), problem.reason) for problem in listing.problems]
+        files, others = ([path.relative_to(local).as_posix() for path in paths] for paths in (listing[0], listing[2]))
+        return files, refused, others
+    names = place.files()
+    if output and type(output.system) is type(place.system) and output.path.startswith(place.path + "/"):
+        below = output.path.removeprefix(place.path + "/") + "/"
+        names = [name for name in names if not name.startswith(below)]
+    others = [name for name in names if is_other(PurePosixPath(name))]
+    left_out = set(others)
+    return [name for name in names if name not in left_out], [], others
+
+
+def _of_file(place: Store, column: str, key_column: str, size: int, done: Done, name: str | None = None) -> Plan:
+    """Plan for one file, by the ending of its name. Raises RunError and OSError."""
+    name = place.name if name is None else name
+    if name.lower().endswith(TARS):
+        if key_of(name) in done:  # it could not be read to its end
+            return Plan([], None, [])
+        begin = f"{key_of(name)}/"
+        mine = islice(done.ordered, bisect_left(done.ordered, begin), None)
+        return Plan([Tar(place, name, frozenset(takewhile(lambda key: key.startswith(begin), mine)))], None, [])
+    if name.lower().endswith(".parquet"):
+        return _of_parquet(place, name, column, key_column, size, done)
+    folder = Store(place.system, place.path.rpartition("/")[0] or "/", place.address.rpartition("/")[0])
+    return Plan([] if key_of(place.name) in done else [Files(folder, (place.name,))], 1, [])
+
+
+def _of_parquet(place: Store, name: str, column: str, key_column: str, size: int, done: Done) -> Plan:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with place.opened(seek=True) as file:
+            parquet = pq.ParquetFile(file)
+            schema, groups, rows = parquet.schema_arrow, parquet.num_row_groups, parquet.metadata.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RunError(f"{place.address}: expected a Parquet file, found none that can be read ({error})") from error
+    column = column or _only_column(place, schema, key_column)
+    for wanted in filter(None, (column, key_column)):
+        if wanted not in schema.names:
+            raise RunError(
+                f"{place.address}: expected a column {wanted!r}, found {', '.join(schema.names) or 'none'}; --column "
+                "and --key_column name those of the photos and of their names"
+            )
+    if _holds(schema.field(column).type) is None:
+        raise RunError(
+            f"{place.address}: expected photos (binary) or addresses (string) in column {column!r}, found "
+            f"{schema.field(column).type}"
+        )
+    is_text = _holds(schema.field(column).type) == "addresses"
+
+    def units() -> Iterator[Unit]:
+        read = list(dict.fromkeys(filter(None, (key_column, column if is_text else ""))))
+        first = 0
+        for group in range(groups):
+            with place.opened(seek=True) as file:
+                parquet = pq.ParquetFile(file)
+                count = parquet.metadata.row_group(group).num_rows
+                table = parquet.read_row_group(group, columns=read).to_pydict() if read else {}
+            numbered = [f"{name}/{first + row}" for row in range(count)]
+            first += count
+            if is_text:
+                addresses = table[column]
+                keys = table[key_column] if key_column else addresses
+                entries = [
+                    (key_of(str(key)) if key is not None else key_of(number), address)
+                    for key, number, address in zip(keys, numbered, addresses, strict=True)
+                ]
+                left = [entry for entry in entries if entry[0] not in done]
+                null = [(key, "expected the address of a photo, found none") for key, address in left if not address]
+                yield from (Addresses(tuple(some)) for some in in_batches(filter(itemgetter(1), left), size))
+                yield from (Refused(tuple(some)) for some in in_batches(null, size))
+            else:
+                named = table[key_column] if key_column else numbered
+                keys = [key_of(str(key if key is not None else n)) for key, n in zip(named, numbered, strict=True)]
+                todo = tuple(None if key in done else key for key in keys)
+                if any(key is not None for key in todo):
+                    yield Rows(place, group, column, todo)
+
+    return Plan(units(), rows, [])
+
+
+def _holds(kind: Any) -> str | None:
+    """What a column of this type can hold: "photos", "addresses", or None."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):  # as the data sets of Hugging Face have pictures
+        return "photos" if kind.get_field_index("bytes") >= 0 and _holds(kind.field("bytes").type) else None
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "photos"
+    return "addresses" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+def _only_column(place: Store, schema: Any, key_column: str) -> str:
+    """The column of photos, or that of addresses if there are none. Raises RunError if there is not one alone."""
+    fields = [field for field in schema if field.name != key_column]
+    for wanted in ("photos", "addresses"):
+        fitting = [field.name for field in fields if _holds(field.type) == wanted]
+        if len(fitting) == 1:
+            return str(fitting[0])
+        if fitting:
+            raise RunError(
+                f"{place.address}: expected one column of {wanted}, found {', '.join(fitting)}; --column names the "
+                "right one"
+            )
+    raise RunError(
+        f"{place.address}: expected a column of photos (binary) or of addresses (string), found "
+        f"{', '.join(f'{field.name} ({field.type})' for field in schema) or 'none'}"
+    )
+
+
+def _joined(plans: Sequence[Plan], others: Sequence[str]) -> Plan:
+    counts = [plan.photos for plan in plans]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    return Plan((unit for plan in plans for unit in plan.units), total, _left_out(others))
+
+
+def _left_out(others: Sequence[str]) -> list[str]:
+    return [f"Left out, since their names are not those of photos: {first_names(others)}"] if others else []
