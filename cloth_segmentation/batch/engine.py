@@ -93,15 +93,15 @@ def _silent() -> Iterator[None]:
 
 
 def run(
-    units: Sequence[Unit], read: Read, network: tuple[Any, ...], draw: Draw, workers: Workers
+    units: Sequence[Unit], read: Sequence[Any], network: Sequence[Any], draw: Sequence[Any], workers: Workers
 ) -> Iterator[pa.Table]:
     """Pass units through the stages; yield tables of rows as they come, in any order.
 
     Args:
         units: photos to read.
-        read: the first stage.
-        network: arguments of ``Network``, the second one.
-        draw: the last one.
+        read: arguments of ``Read``, the first stage.
+        network: those of ``Network``, the second one.
+        draw: those of ``Draw``, the last one.
         workers: of the stages.
 
     Raises:
@@ -109,7 +109,7 @@ def run(
         RunError: Ray cannot go on.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -120,18 +120,22 @@ def run(
     )
     workers = workers.fitted(ray.cluster_resources())  # type: ignore[no-untyped-call]
     tables = [pa.table({"unit": [pickle.dumps(unit)]}, schema=UNITS) for unit in units]
-    arrow: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     photos: ray.data.Dataset = ray.data.from_arrow(tables)
-    photos = photos.map_batches(read, **arrow, num_cpus=BESIDE, compute=TaskPoolStrategy(workers.readers))
-    photos = photos.map_batches(
-        Network,
-        **arrow,
-        fn_constructor_args=network,
-        num_cpus=(1 if workers.gpus else workers.threads) - BESIDE,
-        num_gpus=workers.gpus or None,
-        compute=ActorPoolStrategy(min_size=1, max_size=workers.networks),
-    )
-    photos = photos.map_batches(draw, **arrow, num_cpus=BESIDE, compute=TaskPoolStrategy(workers.writers))
+    for stage, arguments, cpus, gpus, most in (
+        (Read, read, BESIDE, None, workers.readers),
+        (Network, network, (1 if workers.gpus else workers.threads) - BESIDE, workers.gpus or None, workers.networks),
+        (Draw, draw, BESIDE, None, workers.writers),
+    ):
+        # Actors, which import and load once; tasks would spread over more processes, each of which does so anew.
+        photos = photos.map_batches(
+            stage,
+            fn_constructor_args=arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            compute=ActorPoolStrategy(min_size=1, max_size=most),
+        )
     try:
         yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except ray.exceptions.RayError as error:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cloth_segmentation.batch import engine
 from cloth_segmentation.batch.options import InferBatchOptions
 from cloth_segmentation.batch.sources import find_photos
-from cloth_segmentation.batch.stages import STAGES, Draw, Read
+from cloth_segmentation.batch.stages import STAGES
 from cloth_segmentation.batch.stores import open_store
 from cloth_segmentation.batch.table import TABLE, Table
 from cloth_segmentation.command.flags import describe
@@ -76,9 +76,9 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
         for remark in (*table.remarks, *plan.remarks):
             print(remark)
         print(segment.describe(), flush=True)
-        read = Read(segment, keep=bool({"overlay", "cutout"} & set(opt.pictures)))
+        read = segment, bool({"overlay", "cutout"} & set(opt.pictures))
         tree = output if opt.pack == "tree" else None
-        draw = Draw(segment, opt.kept, opt.pictures, opt.crop, tree)
+        draw = segment, opt.kept, opt.pictures, opt.crop, tree
         total = None if plan.photos is None else max(plan.photos - len(table.done), 0)
         with engine.connected(opt.address, workers), tqdm(total=total, unit="photo", dynamic_ncols=True) as progress:
             tally = Tally(progress)
