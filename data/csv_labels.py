@@ -50,7 +50,8 @@ def scan_csv(path: Path, classes: ClassSet) -> Scanned:
     if other := other_format(path, COLUMNS):
         raise DataError(f"{path}: expected labels as CSV or JSON, in plain text, found {other}")
     faults: list[Fault] = []
-    table = pd.DataFrame(_rows(path, faults), columns=_Row._fields)
+    with pd.option_context("mode.string_storage", "python"):  # pyarrow's strings hold no names of other bytes
+        table = pd.DataFrame(_rows(path, faults), columns=_Row._fields)
     if table.empty and not faults:
         raise DataError(f"{path}: expected one row for each instance, found only a header")
     for column, wanted in (("height", "Height"), ("width", "Width")):
