@@ -3,18 +3,24 @@
 import logging
 import os
 import pickle
+import signal
+import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event, Thread, main_thread
+from types import FrameType
 from typing import Any
 
 import pyarrow as pa
 
+from cloth_segmentation.batch.guards import Fault, GuardedDraw, GuardedNetwork, GuardedRead, Told, notes_of, rows_of
 from cloth_segmentation.batch.sources import Unit
-from cloth_segmentation.batch.stages import UNITS, Draw, Network, Read
 from cloth_segmentation.command.script import one_line
+from cloth_segmentation.command.signals import heeded_stops
 from cloth_segmentation.errors import Error, RunError
 
 BLOCK = 16 * 2**20
@@ -22,10 +28,13 @@ BLOCK = 16 * 2**20
 
 
 BESIDE = 0.01
-"""CPUs that a reader or writer counts for.
+"""CPUs that a reader or writer counts for: they work beside the network, as threads do in ``infer.py``."""
 
-Workers with the network have the CPUs; the others work beside them, as threads do in ``infer.py``. So, however many
-machines are lost, those that are left have room for all stages, and a run goes on.
+ROOM = 2
+"""Workers with the network that a machine could hold for each that it has cores for.
+
+There are no more than fit the cores of all machines. But if some of these are lost, the others have room to start their
+workers again, which Ray waits for.
 """
 
 
@@ -52,30 +61,82 @@ class Workers:
             writers=self.writers or beside,
         )
 
+    def check_room(self) -> None:
+        """Raise RunError if no machine of Ray has what a network needs: Ray would wait for one for ever."""
+        import ray
+
+        flag, what, least = ("--gpus", "GPU", self.gpus) if self.gpus else ("--threads", "CPU", self.threads)
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        most = max((node["Resources"].get(what, 0) for node in nodes if node["Alive"]), default=0)
+        if most < least:
+            raise RunError(
+                f"{flag} {least:g}: expected a machine with that many {what}s, found at most {most:g}; take fewer, or "
+                "start such a machine first"
+            )
+
 
 @contextmanager
-def connected(address: str, workers: Workers) -> Iterator[None]:
+def connected(address: str) -> Iterator[None]:
     """Start Ray on this machine, or join a cluster, for the time of a run. Raises RunError."""
     import ray
 
-    local = not address and not os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        if local:
-            with _silent():
-                ray.init("local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address or None, **quiet)
+        _connect(address)
+        yield
+    except _LostError:
+        raise  # there is nothing to leave
+    except BaseException:
+        ray.shutdown()
+        raise
+    ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    _check_answers(address)
+    local = not address and not os.environ.get("RAY_ADDRESS")
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it tells of each task that is tried again
+    try:
+        with _silent(), _own_handlers():
+            options: dict[str, Any] = {"include_dashboard": False} if local else {}
+            options |= {"log_to_driver": False, "logging_level": "CRITICAL"}
+            ray.init("local" if local else address or None, **options)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         what = f"--address {address}" if address else "RAY_ADDRESS"
         expected = "Ray: expected that it starts here" if local else f"{what}: expected a Ray cluster"
         raise RunError(f"{expected}, found none that answers ({one_line(str(error))})") from error
+    ray._private.worker._worker_logs_enabled = False  # errors of workers, which Ray writes whatever it is told
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keep this process's handlers of stop signals: Ray puts one in their place that ends it by the signal's number."""
+    before = {number: signal.getsignal(number) for number in heeded_stops()}
     try:
         yield
+    except SystemExit as stopped:  # by Ray's handler, as it started
+        raise KeyboardInterrupt from stopped
     finally:
-        ray.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_answers(address: str) -> None:
+    """Raise RunError if nobody listens at an address with a port: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            _call(address)
+        except (OSError, OverflowError) as error:
+            raise RunError(f"--address {address}: expected a Ray cluster, found none that answers ({error})") from error
+
+
+def _call(address: str) -> None:
+    """Connect to HOST:PORT, and leave again. Raises OSError, or OverflowError for a port that cannot be."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextmanager
@@ -92,22 +153,85 @@ def _silent() -> Iterator[None]:
         os.close(kept)
 
 
+@dataclass(frozen=True)
+class Stages:
+    """Arguments of the stages, which workers make."""
+
+    read: Sequence[Any]
+    network: Sequence[Any]  # but the weights, which are sent to each machine once
+    weights: bytes  # the content of their file
+    draw: Sequence[Any]
+
+
+@dataclass
+class Outcome:
+    """What came of units."""
+
+    read: int = 0  # photos in the units that were read to their end; several may have one key
+    lost: list[Unit] = field(default_factory=list)  # units whose photos have not all come
+
+
 def run(
-    units: Sequence[Unit], read: Sequence[Any], network: Sequence[Any], draw: Sequence[Any], workers: Workers
-) -> Iterator[pa.Table]:
+    units: Sequence[Unit], address: str, stages: Stages, workers: Workers, have: Collection[str], outcome: Outcome
+) -> Generator[pa.Table, None, None]:
     """Pass units through the stages; yield tables of rows as they come, in any order.
+
+    Workers and machines may die. Ray gives their work to others; what does not come nevertheless is done again, so that
+    some photos come twice.
 
     Args:
         units: photos to read.
-        read: arguments of ``Read``, the first stage.
-        network: those of ``Network``, the second one.
-        draw: those of ``Draw``, the last one.
+        address: that of ``connected``.
+        stages: what to do with them.
         workers: of the stages.
+        have: keys of all rows that have come; the caller adds those that are yielded.
+        outcome: is added to.
 
     Raises:
-        Error: a stage has raised it.
+        Exception: a stage has raised it.
         RunError: Ray cannot go on.
     """
+    import ray
+
+    left = dict(enumerate(units))
+
+    def ended(note: Told) -> bool:
+        """Whether all rows of a unit have come."""
+        if not all(key in have for key in note.keys):
+            return False
+        if left.pop(note.unit, None) is not None:  # some are told twice
+            outcome.read += len(note.keys)
+        return True
+
+    while left:
+        before, early, broken, stalled = (len(have), len(left)), list[Told](), None, False
+        try:
+            with closing(_round(dict(left), stages, workers)) as coming, closing(_watched(coming)) as tables:
+                for table in tables:
+                    yield rows_of(table)
+                    for note in notes_of(table):
+                        if isinstance(note, Fault):
+                            raise note.error from (None if isinstance(note.error, Error) else RuntimeError(note.trace))
+                        if not ended(note):
+                            early.append(note)
+        except ray.exceptions.RayError as error:
+            broken = error
+        except _Stalled:
+            stalled = True
+            ray.shutdown()  # ends all workers of this run, and no others
+            _connect(address)
+        for note in early:
+            ended(note)
+        if left and (len(have), len(left)) == before and not stalled:  # nothing has come of it
+            if broken:
+                words = str(broken).strip().splitlines() or [repr(broken)]
+                raise RunError(f"Ray: expected that it goes on, found an error ({one_line(words[-1])})") from broken
+            break
+    outcome.lost += left.values()
+
+
+def _round(left: Mapping[int, Unit], stages: Stages, workers: Workers) -> Generator[pa.Table, None, None]:
+    """Pass units through the stages once. Raises RayError."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -115,16 +239,24 @@ def run(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = BLOCK
+    context.max_errored_blocks = -1  # what Ray has lost is done again; what stages raise comes as a note
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
         object_store_memory=workers.memory
     )
     workers = workers.fitted(ray.cluster_resources())  # type: ignore[no-untyped-call]
-    tables = [pa.table({"unit": [pickle.dumps(unit)]}, schema=UNITS) for unit in units]
+    weights = partial(ray.get, ray.put(stages.weights))
+    tables = [pa.table({"unit": [pickle.dumps(unit)], "number": [number]}) for number, unit in left.items()]
     photos: ray.data.Dataset = ray.data.from_arrow(tables)
     for stage, arguments, cpus, gpus, most in (
-        (Read, read, BESIDE, None, workers.readers),
-        (Network, network, (1 if workers.gpus else workers.threads) - BESIDE, workers.gpus or None, workers.networks),
-        (Draw, draw, BESIDE, None, workers.writers),
+        (GuardedRead, stages.read, BESIDE, None, workers.readers),
+        (
+            GuardedNetwork,
+            (stages.network[0], weights, *stages.network[1:]),
+            (1 if workers.gpus else workers.threads) / ROOM,
+            workers.gpus or None,
+            workers.networks,
+        ),
+        (GuardedDraw, stages.draw, BESIDE, None, workers.writers),
     ):
         # Actors, which import and load once; tasks would spread over more processes, each of which does so anew.
         photos = photos.map_batches(
@@ -136,19 +268,94 @@ def run(
             num_gpus=gpus,
             compute=ActorPoolStrategy(min_size=1, max_size=most),
         )
+    yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+STALL = 60.0
+"""Seconds without a row after which a run from which machines were lost is taken for stuck.
+
+Ray starts the workers of a lost machine again, once there is room; those that live may take all of it, and wait for
+what the others have begun.
+"""
+
+
+class _Stalled(Exception):  # noqa: N818
+    """Machines were lost, and no more rows come."""
+
+
+def _watched(tables: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
+    """The same tables, as long as more can come. Call it in the main thread. Raises _Stalled and _LostError.
+
+    A thread watches, and a signal brings what it finds into the wait for the next table, as Ctrl-C comes there. To wait
+    in a thread would be simpler, but Ray crashes if it ends while a thread waits for it.
+    """
+    waits_since: float | None = None
+    found: Exception | None = None
+    done = Event()
+
+    if not hasattr(signal, "SIGUSR1"):  # Windows
+        yield from tables
+        return
+
+    def watch() -> None:
+        nonlocal found
+        machines = _machines()
+        while found is None and not done.wait(1.0):
+            since = waits_since
+            if since is None:
+                continue
+            try:
+                _check_head()
+                machines |= (now := _machines())
+                if machines - now and time.monotonic() - since > STALL:
+                    raise _Stalled
+            except Exception as error:
+                found = error
+        while not done.wait(1.0):  # again, if it came between two waits
+            signal.pthread_kill(main_thread().ident or 0, signal.SIGUSR1)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if found is not None and waits_since is not None:
+            raise found
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        while cause is not None and not isinstance(cause, Error):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from None
-        raise
+        while True:
+            waits_since = time.monotonic()
+            table = next(tables, None)
+            waits_since = None
+            if table is None:
+                return
+            yield table
+    finally:
+        waits_since = None
+        done.set()
+        watcher.join()  # before Ray ends
+        signal.signal(signal.SIGUSR1, before)
 
 
-def weights_of(content: bytes) -> Any:
-    """What gives workers the content of a weights file, which is sent to each machine once."""
+class _LostError(RunError):
+    """Ray is gone."""
+
+
+def _check_head() -> None:
+    """Raise _LostError if Ray's head answers no more: Ray would end this process soon, without a word."""
     import ray
 
-    return partial(ray.get, ray.put(content))
+    address = ray.get_runtime_context().gcs_address
+    try:
+        _call(address)
+    except OSError as error:
+        raise _LostError(
+            f"Ray: expected that its head at {address} goes on, found that it no longer answers "
+            f"({error.strerror or error})"
+        ) from error
+
+
+def _machines() -> set[str]:
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in nodes if node["Alive"]}

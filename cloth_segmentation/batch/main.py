@@ -25,12 +25,13 @@ def main(argv: Sequence[str] | None = None, segmenter: type[Segmenter] = Segment
     opt = parse(InferBatchOptions, argv)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray tells its makers who uses it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else threads of a run that has ended start Ray anew
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise RunError(
-            f"expected Ray Data, found none that can be loaded ({error}); pip install -r requirements-ray.txt, or "
-            "pip install 'cloth-segmentation[ray]'"
+            f"expected Ray Data, found none that can be loaded ({error}); in a clone of the project, pip install -r "
+            "requirements-ray.txt, or, for the command without PyTorch, pip install '.[ray]'"
         ) from error
     from cloth_segmentation.batch.run import segment_all
 

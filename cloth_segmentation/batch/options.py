@@ -20,7 +20,7 @@ class InferBatchOptions(BatchOptions):
     input: str = option(
         "input_images",
         "a folder of photos, an address (s3://, gs://, az:// and what fsspec knows), a Parquet file of photos or of "
-        "their addresses, tars of photos (WebDataset), or a folder of such files",
+        "their addresses (relative ones begin at its folder), tars of photos (WebDataset), or a folder of such files",
         word=True,
     )
     output: str = option("output_table", "folder or address for the Parquet files and pictures", word=True)
@@ -42,7 +42,9 @@ class InferBatchOptions(BatchOptions):
     resume: bool = option(False, "go on with an output that is there: leave out photos that it has")
     rows: int = option(1000, "photos in a Parquet file", least=1)
 
-    address: str = option("", "a Ray cluster, such as ray://head:10001 or auto [a new one on this machine]")
+    address: str = option(
+        "", "a Ray cluster, such as head:6379, or auto: that of this machine [a new one on this machine]"
+    )
     networks: int = option(0, "most workers that run the network at once; the pool grows to it [what fits]", least=0)
     threads: int = option(1, "CPU threads of each worker that runs the network on a CPU", least=1)
     gpus: float = option(

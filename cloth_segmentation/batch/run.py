@@ -2,7 +2,10 @@
 
 import sys
 import time
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -11,12 +14,13 @@ from tqdm import tqdm
 
 from cloth_segmentation.batch import engine
 from cloth_segmentation.batch.options import InferBatchOptions
-from cloth_segmentation.batch.sources import find_photos
+from cloth_segmentation.batch.sources import Unit, find_photos
 from cloth_segmentation.batch.stages import STAGES
 from cloth_segmentation.batch.stores import open_store
-from cloth_segmentation.batch.table import TABLE, Table
+from cloth_segmentation.batch.table import PICTURES, TABLE, Table
 from cloth_segmentation.command.flags import describe
 from cloth_segmentation.command.main import check_only, photos
+from cloth_segmentation.command.photo_folder import NAMED
 from cloth_segmentation.command.pipeline import in_batches
 from cloth_segmentation.command.script import one_line
 from cloth_segmentation.errors import RunError
@@ -32,17 +36,16 @@ class Tally:
     def __init__(self, progress: "tqdm[NoReturn]") -> None:
         self.progress = progress
         self.began = time.monotonic()
-        self.photos = self.failed = self.twice = 0
+        self.photos = self.failed = 0
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
-    def count(self, rows: pa.Table, twice: int) -> None:
-        """Count rows that came, of which the table had some already, and tell of problems."""
+    def count(self, rows: pa.Table) -> None:
+        """Count rows that were added, and tell of problems."""
         failed = rows.filter(pc.is_valid(rows.column("problem"))).select(["key", "problem"]).to_pylist()
         for row in failed:
             self.progress.write(f"Failed: {one_line(row['key'])}: {row['problem']}", file=sys.stderr)
-        self.photos += rows.num_rows - twice
+        self.photos += rows.num_rows
         self.failed += len(failed)
-        self.twice += twice
         for stage in STAGES:
             self.seconds[stage] += pc.sum(rows.column(stage)).as_py() or 0.0
         self.progress.set_postfix(failed=self.failed, refresh=False)
@@ -62,39 +65,75 @@ class Tally:
 def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
     """Segment all photos of the input. Returns the exit code; raises Error if the run cannot start or go on."""
     place, output = open_store(opt.input), open_store(opt.output)
-    if place.path == output.path and type(place.system) is type(output.system):
-        raise RunError(f"--output {opt.output}: expected another place than that of the photos, found the same")
+    if place.is_below(output) and output.is_below(place):
+        raise RunError(f"--output {output.address}: expected another place than that of the photos, found the same")
+    if any(place.is_below(output / name) for name in (TABLE, PICTURES)):
+        raise RunError(f"--input {place.address}: expected photos, found what goes to --output {output.address}")
+    opt = replace(opt, input=place.address, output=output.address)  # without what may be secret
     segment, content = load(opt, segmenter)
     check_only(opt.kept, segment.classes)
     workers = engine.Workers(
         opt.readers, opt.networks, opt.writers, opt.threads, opt.gpus, memory=round(opt.memory * 1e9)
     )
     table = Table(output, settings(opt, segment), resume=opt.resume, rows=opt.rows)
-    try:
+    with closing(table):
         plan = find_photos(place, opt.column, opt.key_column, opt.unit, table.done, output)
         print(describe(opt))
+        if output.is_below(place):
+            print(f"{output.address}: left out of the photos, since the table goes there")
         for remark in (*table.remarks, *plan.remarks):
             print(remark)
         print(segment.describe(), flush=True)
-        read = segment, bool({"overlay", "cutout"} & set(opt.pictures))
         tree = output if opt.pack == "tree" else None
-        draw = segment, opt.kept, opt.pictures, opt.crop, tree
-        total = None if plan.photos is None else max(plan.photos - len(table.done), 0)
-        with engine.connected(opt.address, workers), tqdm(total=total, unit="photo", dynamic_ncols=True) as progress:
+        outcome = engine.Outcome()
+        with engine.connected(opt.address), tqdm(total=plan.photos, unit="photo", dynamic_ncols=True) as progress:
+            workers.check_room()
             tally = Tally(progress)
-            network = segment, engine.weights_of(content), opt.batch_size, opt.threads
+            stages = engine.Stages(
+                read=(segment, bool({"overlay", "cutout"} & set(opt.pictures))),
+                network=(segment, opt.batch_size, opt.threads),
+                weights=content,
+                draw=(segment, opt.kept, opt.pictures, opt.crop, tree),
+            )
             for units in in_batches(plan.units, UNITS_AT_ONCE):
-                for rows in engine.run(units, read, network, draw, workers):
-                    tally.count(rows, table.add(rows))
-    finally:
-        table.close()
+                try:
+                    with closing(engine.run(units, opt.address, stages, workers, table.keys, outcome)) as coming:
+                        for rows in coming:
+                            tally.count(table.add(rows))
+                except BaseException:
+                    progress.close()
+                    table.flush()  # Ray may take its time to end
+                    tell_missing(plan.photos, tally.photos, first_missing(units, table.keys))
+                    raise
+    missing = first_missing(outcome.lost, table.keys)
+    if outcome.lost:
+        tell_missing(plan.photos, tally.photos, missing)
+    twice = 0 if outcome.lost else max(outcome.read - tally.photos, 0)
     print(tally.times())
     print(
         f"{photos(tally.photos)} in {(output / TABLE).address}"
         + (f", {len(table.done)} done before" if table.done else "")
         + (f", {tally.failed} failed" if tally.failed else "")
+        + (", some missing" if outcome.lost else "")
+        + (f", {twice} left out, whose keys others have" if twice else "")
     )
-    return 1 if tally.failed else 0
+    return 1 if tally.failed or outcome.lost or twice else 0
+
+
+def first_missing(units: Sequence[Unit], have: Collection[str]) -> list[str]:
+    """Names of the first photos of units that are not there, and one more than a message names."""
+    return list(islice((key for unit in units for key in unit.known_keys() if key not in have), NAMED + 1))
+
+
+def tell_missing(total: int | None, came: int, first: Sequence[str]) -> None:
+    """Say how many photos have no row, where that is known, and the first ones."""
+    names = ", ".join([*map(one_line, first[:NAMED]), *(["..."] if len(first) > NAMED else [])])
+    print(
+        f"Missing: {'some photos' if total is None or total < came else photos(total - came)}"
+        + (f" ({names})" if names else "")
+        + "; the same command with --resume goes on from here",
+        file=sys.stderr,
+    )
 
 
 def load(opt: InferBatchOptions, segmenter: type[Segmenter]) -> tuple[Segmenter, bytes]:

@@ -1,16 +1,14 @@
 """Where photos come from: folders, buckets, Parquet files and tars, in units that a worker takes at once."""
 
 import tarfile
-import time
-import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice, takewhile
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
+from tarfile import EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from PIL import Image
@@ -18,8 +16,9 @@ from PIL import Image
 from cloth_segmentation.batch.stores import Store, open_store, words_of
 from cloth_segmentation.command.photo_folder import first_names, is_other, list_photos
 from cloth_segmentation.command.pipeline import ahead, in_batches
+from cloth_segmentation.command.script import one_line
 from cloth_segmentation.errors import DataError, RunError
-from cloth_segmentation.photos import Source
+from cloth_segmentation.photos import Source, is_address
 
 Entry = tuple[str, Callable[[], Source]]
 """A photo's key, and what gives its file, or raises what is wrong with it: DataError, OSError, MemoryError."""
@@ -30,6 +29,9 @@ class Unit(Protocol):
 
     def photos(self) -> Iterator[Entry]:
         """The photos, in an order that is always the same."""
+
+    def known_keys(self) -> Iterable[str]:
+        """Keys of the photos, as far as they are known without a look at them."""
 
 
 class Done(frozenset[str]):
@@ -45,7 +47,7 @@ class Plan(NamedTuple):
     """What there is to do."""
 
     units: Iterable[Unit]
-    photos: int | None  # how many there are, with those that are done; None: only the tars know
+    photos: int | None  # how many are left, as far as that is known at once; None: only the tars know
     remarks: list[str]  # lines for people
 
 
@@ -54,9 +56,6 @@ TARS = (".tar", ".tar.gz", ".tgz")
 
 IN_FLIGHT = 8
 """Files of a unit that are fetched from a bucket at once."""
-
-RETRIES = (1.0, 4.0)
-"""Seconds before a file that could not be fetched is tried again, beyond what the file system tries by itself."""
 
 LARGEST = 2**30
 """Bytes of a photo in a tar."""
@@ -74,17 +73,24 @@ class Files:
             for name in self.names:
                 yield key_of(name), partial(Path, local / name)
         else:
-            yield from _fetched([(key_of(name), partial(_fetch, self.folder / name)) for name in self.names])
+            yield from _fetched([(key_of(name), (self.folder / name).read) for name in self.names])
+
+    def known_keys(self) -> Iterable[str]:
+        return map(key_of, self.names)
 
 
 @dataclass(frozen=True)
 class Addresses:
     """Files wherever they are."""
 
+    table: Store  # the file that names them
     entries: tuple[tuple[str, str], ...]  # key, address
 
     def photos(self) -> Iterator[Entry]:
-        yield from _fetched([(key, partial(_fetch_address, address)) for key, address in self.entries])
+        yield from _fetched([(key, partial(_fetch_address, self.table, address)) for key, address in self.entries])
+
+    def known_keys(self) -> Iterable[str]:
+        return (key for key, _ in self.entries)
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,22 @@ class Refused:
         for key, reason in self.entries:
             yield key, partial(_refuse, reason)
 
+    def known_keys(self) -> Iterable[str]:
+        return (key for key, _ in self.entries)
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar, whose damage is an error: tarfile takes it for the end of the tar."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:  # the end, as it should be
+            raise
+        except HeaderError as error:
+            raise ReadError(f"{error or 'it ends early'}") from error
+
 
 @dataclass(frozen=True)
 class Tar:
@@ -107,30 +129,42 @@ class Tar:
     done: frozenset[str] = field(default_factory=frozenset)  # keys to leave out
 
     def photos(self) -> Iterator[Entry]:
-        endings, found = _picture_endings(), 0
+        endings, names = _picture_endings(), set[str]()
         try:
-            with self.store.opened() as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+            with self.store.opened() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
                 for member in tar:
                     path = PurePosixPath(member.name)
-                    hidden = any(part.startswith(".") and part != "." for part in path.parts)
-                    if hidden or not member.isfile() or path.suffix.lower() not in endings:
+                    hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+                    if hidden or member.isdir() or path.suffix.lower() not in endings:
                         continue
-                    found += 1
                     key = key_of(f"{self.name}/{path}")
+                    if again := key in names:
+                        key = f"{key} {len(names)}"
+                    names.add(key)
                     if key in self.done:
                         continue
-                    if member.size > LARGEST:
+                    if again:
+                        yield key, partial(_refuse, "expected a name of its own, found that of an earlier photo")
+                    elif not member.isfile():
+                        yield key, partial(_refuse, "expected a photo, found a link or device in a tar")
+                    elif member.size > LARGEST:
                         yield key, partial(_refuse, f"expected at most {LARGEST:,} bytes, found {member.size:,}")
                     elif (content := tar.extractfile(member)) is not None:
                         yield key, partial(bytes, content.read())
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        except Exception as error:  # decompressors and tarfile raise whatever damage provokes
             words = words_of(error) if isinstance(error, OSError) else str(error)
-            reason = f"expected a whole tar, found one that cannot be read after {found} photos ({words})"
-            yield key_of(self.name), partial(_refuse, reason)
+            reason = f"expected a whole tar, found one that cannot be read after {len(names)} photos ({words})"
+            yield from self._refused(reason)
         else:
-            if not found:
-                reason = "expected a tar of photos, found no file in it that has the ending of one"
-                yield key_of(self.name), partial(_refuse, reason)
+            if not names:
+                yield from self._refused("expected a tar of photos, found no file in it that has the ending of one")
+
+    def _refused(self, reason: str) -> Iterator[Entry]:
+        if (key := key_of(self.name)) not in self.done:
+            yield key, partial(_refuse, reason)
+
+    def known_keys(self) -> Iterable[str]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -158,10 +192,13 @@ class Rows:
                         if (key := self.keys[number]) is not None:
                             yield key, partial(_not_null, value.as_py())
                         number += 1
-        except (OSError, ValueError) as error:
+        except (OSError, pa.ArrowException) as error:
             for key in self.keys[number:]:
                 if key is not None:
                     yield key, partial(_refuse, f"expected a row of {self.store.address}, found damage ({error})")
+
+    def known_keys(self) -> Iterable[str]:
+        return (key for key in self.keys if key is not None)
 
 
 READ_ROWS = 16
@@ -178,24 +215,21 @@ def _refuse(reason: str) -> NoReturn:
     raise DataError(reason)
 
 
-def _fetch_address(address: str) -> Source:
-    try:
-        store = open_store(address)
-    except RunError as error:
-        raise DataError(str(error)) from error
-    return store.local or _fetch(store)
-
-
-def _fetch(store: Store) -> bytes:
-    for wait in (*RETRIES, None):
+def _fetch_address(table: Store, address: str) -> Source:
+    """A file of a table of addresses; one in the table's bucket is reached as the table is."""
+    if "\0" in address:
+        raise DataError("expected the address of a photo, found one with a null character, which no file can have")
+    folder, bucket = table.folder, f"{table.root.address}/"
+    if not is_address(address) and not address.startswith("/"):
+        store = folder / address
+    elif is_address(table.address) and address.startswith(bucket):
+        store = table.root / address.removeprefix(bucket)
+    else:
         try:
-            return store.read()
-        except OSError as error:
-            known = isinstance(error, FileNotFoundError | PermissionError) or "ACCESS_DENIED" in str(error)
-            if wait is None or known or store.local:
-                raise
-            time.sleep(wait)
-    raise AssertionError
+            store = open_store(address)
+        except RunError as error:
+            raise DataError(str(error)) from error
+    return store.local or store.read()
 
 
 def _fetched(entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -232,9 +266,13 @@ def find_photos(place: Store, column: str, key_column: str, size: int, done: Don
     try:
         kind = place.kind()
         if not kind:
-            raise RunError(f"--input {place.address}: expected photos, found nothing of that name")
+            no_bucket = is_address(place.address) and not place.root.kind()
+            found = f"no bucket {place.root.name}" if no_bucket else "nothing of that name"
+            raise RunError(f"--input {place.address}: expected photos, found {found}")
+        if kind == "other":
+            raise RunError(f"--input {place.address}: expected photos, found what is neither a file nor a folder")
         if kind == "file":
-            return _of_file(place, column, key_column, size, done)
+            return _joined(place, [_of_file(place, column, key_column, size, done)], [], done)
         files, refused, others = _listed(place, output)
     except OSError as error:
         raise RunError(
@@ -244,15 +282,16 @@ def find_photos(place: Store, column: str, key_column: str, size: int, done: Don
     if not files and not refused:
         for endings in (TARS, (".parquet",)):
             if chosen := [name for name in others if name.lower().endswith(endings)]:
-                plans = [_of_file(place / name, column, key_column, size, done, name) for name in chosen]
-                return _joined(plans, [name for name in others if name not in chosen])
+                seen = set[str]()
+                plans = [_of_file(place / name, column, key_column, size, done, name, seen) for name in chosen]
+                return _joined(place, plans, [name for name in others if name not in chosen], done)
         found = f"none among {first_names(others)}" if others else "an empty folder"
         raise RunError(f"--input {place.address}: expected photos, tars or Parquet files, found {found}")
-    left = (name for name in files if key_of(name) not in done)
+    left = [name for name in files if key_of(name) not in done]
     units: list[Unit] = [Files(place, tuple(names)) for names in in_batches(left, size)]
-    left_refused = (entry for entry in refused if entry[0] not in done)
+    left_refused = [entry for entry in refused if entry[0] not in done]
     units += [Refused(tuple(entries)) for entries in in_batches(left_refused, size)]
-    return Plan(units, len(files) + len(refused), _left_out(others))
+    return Plan(units, len(left) + len(left_refused), _left_out(others))
 
 
 def _listed(place: Store, output: Store | None) -> tuple[list[str], list[tuple[str, str]], list[str]]:
@@ -263,30 +302,46 @@ def _listed(place: Store, output: Store | None) -> tuple[list[str], list[tuple[s
         files, others = ([path.relative_to(local).as_posix() for path in paths] for paths in (listing[0], listing[2]))
         return files, refused, others
     names = place.files()
-    if output and type(output.system) is type(place.system) and output.path.startswith(place.path + "/"):
-        below = output.path.removeprefix(place.path + "/") + "/"
+    if output and output.is_below(place):
+        below = output.path[len(place.path) + 1 :] + "/"
         names = [name for name in names if not name.startswith(below)]
-    others = [name for name in names if is_other(PurePosixPath(name))]
-    left_out = set(others)
-    return [name for name in names if name not in left_out], [], others
+    files, refused, others = list[str](), list[tuple[str, str]](), list[str]()
+    for name in names:
+        if is_other(PurePosixPath(name)):
+            others.append(name)
+        elif {"", ".", ".."} & set(name.split("/")):
+            refused.append(
+                (key_of(name), "expected a name that is a path, found one with empty parts or dots for parts")
+            )
+        else:
+            files.append(name)
+    return files, refused, others
 
 
-def _of_file(place: Store, column: str, key_column: str, size: int, done: Done, name: str | None = None) -> Plan:
+def _of_file(
+    place: Store,
+    column: str,
+    key_column: str,
+    size: int,
+    done: Done,
+    name: str | None = None,
+    keys_seen: set[str] | None = None,
+) -> Plan:
     """Plan for one file, by the ending of its name. Raises RunError and OSError."""
     name = place.name if name is None else name
     if name.lower().endswith(TARS):
-        if key_of(name) in done:  # it could not be read to its end
-            return Plan([], None, [])
-        begin = f"{key_of(name)}/"
+        begin = key_of(name)  # which is a key itself, where the tar could not be read to its end
         mine = islice(done.ordered, bisect_left(done.ordered, begin), None)
         return Plan([Tar(place, name, frozenset(takewhile(lambda key: key.startswith(begin), mine)))], None, [])
     if name.lower().endswith(".parquet"):
-        return _of_parquet(place, name, column, key_column, size, done)
-    folder = Store(place.system, place.path.rpartition("/")[0] or "/", place.address.rpartition("/")[0])
-    return Plan([] if key_of(place.name) in done else [Files(folder, (place.name,))], 1, [])
+        return _of_parquet(place, name, column, key_column, size, done, set() if keys_seen is None else keys_seen)
+    return Plan([] if key_of(place.name) in done else [Files(place.folder, (place.name,))], 1, [])
 
 
-def _of_parquet(place: Store, name: str, column: str, key_column: str, size: int, done: Done) -> Plan:
+def _of_parquet(
+    place: Store, name: str, column: str, key_column: str, size: int, done: Done, keys_seen: set[str]
+) -> Plan:
+    """Plan for a Parquet file; ``keys_seen`` are those of earlier rows, and grow as the units are taken."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -294,8 +349,8 @@ def _of_parquet(place: Store, name: str, column: str, key_column: str, size: int
         with place.opened(seek=True) as file:
             parquet = pq.ParquetFile(file)
             schema, groups, rows = parquet.schema_arrow, parquet.num_row_groups, parquet.metadata.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RunError(f"{place.address}: expected a Parquet file, found none that can be read ({error})") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(place, error) from error
     column = column or _only_column(place, schema, key_column)
     for wanted in filter(None, (column, key_column)):
         if wanted not in schema.names:
@@ -303,48 +358,61 @@ def _of_parquet(place: Store, name: str, column: str, key_column: str, size: int
                 f"{place.address}: expected a column {wanted!r}, found {', '.join(schema.names) or 'none'}; --column "
                 "and --key_column name those of the photos and of their names"
             )
-    if _holds(schema.field(column).type) is None:
+    holds = _holds(schema.field(column).type)
+    if holds is None:
         raise RunError(
             f"{place.address}: expected photos (binary) or addresses (string) in column {column!r}, found "
             f"{schema.field(column).type}"
         )
-    is_text = _holds(schema.field(column).type) == "addresses"
+    if key_column and not (_holds(kind := schema.field(key_column).type) == "addresses" or pa.types.is_integer(kind)):
+        raise RunError(f"{place.address}: expected names (string or integer) in column {key_column!r}, found {kind}")
 
     def units() -> Iterator[Unit]:
-        read = list(dict.fromkeys(filter(None, (key_column, column if is_text else ""))))
+        read = list(dict.fromkeys(filter(None, (key_column, column if holds == "addresses" else ""))))
         first = 0
         for group in range(groups):
-            with place.opened(seek=True) as file:
-                parquet = pq.ParquetFile(file)
-                count = parquet.metadata.row_group(group).num_rows
-                table = parquet.read_row_group(group, columns=read).to_pydict() if read else {}
+            try:
+                with place.opened(seek=True) as file:
+                    parquet = pq.ParquetFile(file)
+                    count = parquet.metadata.row_group(group).num_rows
+                    table = parquet.read_row_group(group, columns=read).to_pydict() if read else {}
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(place, error) from error
             numbered = [f"{name}/{first + row}" for row in range(count)]
             first += count
-            if is_text:
-                addresses = table[column]
-                keys = table[key_column] if key_column else addresses
-                entries = [
-                    (key_of(str(key)) if key is not None else key_of(number), address)
-                    for key, number, address in zip(keys, numbered, addresses, strict=True)
-                ]
-                left = [entry for entry in entries if entry[0] not in done]
-                null = [(key, "expected the address of a photo, found none") for key, address in left if not address]
-                yield from (Addresses(tuple(some)) for some in in_batches(filter(itemgetter(1), left), size))
-                yield from (Refused(tuple(some)) for some in in_batches(null, size))
-            else:
-                named = table[key_column] if key_column else numbered
-                keys = [key_of(str(key if key is not None else n)) for key, n in zip(named, numbered, strict=True)]
-                todo = tuple(None if key in done else key for key in keys)
-                if any(key is not None for key in todo):
-                    yield Rows(place, group, column, todo)
+            addresses = table[column] if holds == "addresses" else [None] * count
+            named = table[key_column] if key_column else addresses
+            keys, refused = list[str | None](), list[tuple[str, str]]()
+            for number, given, address in zip(numbered, named, addresses, strict=True):
+                key = key_of(number if given is None else str(given))
+                reason = "" if address or holds == "photos" else "expected the address of a photo, found none"
+                if key in keys_seen:
+                    key, reason = number, f"expected a name of its own, found {key!r}, which an earlier row has"
+                keys_seen.add(key)
+                if reason and key not in done:
+                    refused.append((key, reason))
+                keys.append(None if reason or key in done else key)
+            if holds == "photos" and any(key is not None for key in keys):
+                yield Rows(place, group, column, tuple(keys))
+            elif holds == "addresses":
+                left = ((key, address) for key, address in zip(keys, addresses, strict=True) if key is not None)
+                yield from (Addresses(place, tuple(some)) for some in in_batches(left, size))
+            yield from (Refused(tuple(some)) for some in in_batches(refused, size))
 
     return Plan(units(), rows, [])
+
+
+def _unreadable(place: Store, error: Exception) -> RunError:
+    words = words_of(error) if isinstance(error, OSError) else one_line(str(error))
+    return RunError(f"{place.address}: expected a Parquet file, found none that can be read ({words})")
 
 
 def _holds(kind: Any) -> str | None:
     """What a column of this type can hold: "photos", "addresses", or None."""
     import pyarrow as pa
 
+    if pa.types.is_dictionary(kind):  # as pandas has categories
+        kind = kind.value_type
     if pa.types.is_struct(kind):  # as the data sets of Hugging Face have pictures
         return "photos" if kind.get_field_index("bytes") >= 0 and _holds(kind.field("bytes").type) else None
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -370,10 +438,13 @@ def _only_column(place: Store, schema: Any, key_column: str) -> str:
     )
 
 
-def _joined(plans: Sequence[Plan], others: Sequence[str]) -> Plan:
+def _joined(place: Store, plans: Sequence[Plan], others: Sequence[str], done: Done) -> Plan:
     counts = [plan.photos for plan in plans]
     total = None if None in counts else sum(count or 0 for count in counts)
-    return Plan((unit for plan in plans for unit in plan.units), total, _left_out(others))
+    if total == 0:
+        raise RunError(f"--input {place.address}: expected photos, found a table without rows")
+    left = None if total is None else max(total - len(done), 0)  # most that is done is of the same files
+    return Plan((unit for plan in plans for unit in plan.units), left, _left_out(others))
 
 
 def _left_out(others: Sequence[str]) -> list[str]:

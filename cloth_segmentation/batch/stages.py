@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -98,11 +99,22 @@ def _at_home(segment: Segmenter, weights: Callable[[], bytes]) -> Segmenter:
     engine = segment.engine
     if not isinstance(engine, EngineFromElsewhere) or (engine.path.is_file() and sha256(engine.path) == engine.sha256):
         return segment
-    path = Path(tempfile.gettempdir()) / f"cloth_segmentation_{engine.sha256}" / engine.path.name
+    path = _own_folder() / engine.sha256 / engine.path.name
     if not path.is_file() or sha256(path) != engine.sha256:
         with atomic_path(path) as part:
             part.write_bytes(weights())
     return replace(segment, engine=replace(engine, path=path))
+
+
+def _own_folder() -> Path:
+    """A folder among the temporary ones in which no other user of the machine can put weights."""
+    user = os.getuid() if hasattr(os, "getuid") else ""  # Windows has temporary folders of each user
+    folder = Path(tempfile.gettempdir()) / f"cloth_segmentation_{user}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if user != "" and not (stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022):
+        return Path(tempfile.mkdtemp(prefix="cloth_segmentation_"))
+    return folder
 
 
 @dataclass(frozen=True)

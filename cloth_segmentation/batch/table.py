@@ -2,16 +2,17 @@
 
 import json
 import os
+import re
 import socket
 import tarfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,6 +60,9 @@ ROW = pa.schema(
 TABLE, PICTURES, STATE = "table", "pictures", "run.json"
 """Names in the output: folders of Parquet files and of pictures, and the file that says which run adds to it."""
 
+OURS = re.compile(r"part-[0-9a-f]{12}-\d+\.(parquet|tar)")
+"""Names of files of a table. No others are ever deleted."""
+
 BEAT = 15.0
 """Seconds after which a run says anew that it lives."""
 
@@ -89,32 +93,31 @@ class Table:
         self.run = uuid.uuid4().hex[:12]
         self.remarks: list[str] = []
         self._keys: set[str] = set()
-        self._waiting: list[pa.Table] = []
-        self._files = 0
-        self._lost: str | None = None
+        self._waiting = _Waiting(0, [])
         try:
+            if store.kind() not in ("folder", ""):
+                raise RunError(f"--output {store.address}: expected a folder, found a file; take another name")
             before, parts = self._state(), self._parts()
-            if before and not resume:
-                parts = parts or [STATE]
-            if parts and not resume:
+            if before is not None:
+                self._check_alone(before)
+            begun = parts or (before is not None and (store / PICTURES).kind())
+            if begun and not resume:
                 raise RunError(
                     f"--output {store.address}: expected an empty place, found a table of an earlier run; --resume "
                     "adds to it"
                 )
             if parts and before is None:
                 raise RunError(
-                    f"--output {store.address}: expected {STATE} beside {TABLE}, which says how it was made, found none"
+                    f"--output {store.address}: expected {STATE} beside {TABLE}, which says how it was made, found "
+                    "none; take another --output"
                 )
-            if before is not None:
-                self._check(before)
+            if begun and before is not None:
+                self._check_settings(before["settings"])
             self._write_state(alive=True)
             if parts:
                 self._read(parts)
         except OSError as error:
-            raise RunError(
-                f"--output {store.address}: expected a place that can be read and written, found one that cannot be "
-                f"({words_of(error)})"
-            ) from error
+            raise self._unusable(error) from error
         self.done = Done(self._keys)
         self._stop = Event()
         self._pulse = Thread(target=self._live, daemon=True)
@@ -126,9 +129,10 @@ class Table:
             found = json.loads((self.store / STATE).read())
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        kinds = {"settings": dict, "alive": float | int | None, "run": str, "host": str, "pid": int}
+        if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
             raise RunError(
                 f"{(self.store / STATE).address}: expected the file that infer_batch.py writes, found another; take "
                 "another --output"
@@ -138,23 +142,38 @@ class Table:
     def _parts(self) -> list[str]:
         return [name for name in (self.store / TABLE).files() if name.endswith(".parquet")]
 
-    def _check(self, before: Mapping[str, Any]) -> None:
-        """Raise RunError if another run lives, or has other settings."""
-        age = time.time() - float(before.get("alive") or 0)
-        same_host = before.get("host") == socket.gethostname()
-        lives = _lives(before.get("pid")) if same_host else age < DEAD
-        if before.get("alive") and lives:
+    def _unusable(self, error: OSError) -> RunError:
+        return RunError(
+            f"--output {self.store.address}: expected a place that can be read and written, found one that cannot be "
+            f"({words_of(error)})"
+        )
+
+    def _check_alone(self, before: Mapping[str, Any]) -> None:
+        """Raise RunError if another run lives."""
+        alive = before["alive"] is not None and time.time() - before["alive"] < DEAD
+        if alive and (before["host"] != socket.gethostname() or _lives(before["pid"])):
             raise RunError(
                 f"--output {self.store.address}: expected no other run that adds to it, found one on "
-                f"{before.get('host')} (process {before.get('pid')}); wait for its end, or take another output"
+                f"{before['host']} (process {before['pid']}); wait for its end ({DEAD:.0f} seconds after its last sign "
+                "of life), or take another output"
             )
+
+    def _check_settings(self, before: Mapping[str, Any]) -> None:
+        """Raise RunError if the table was made with others."""
         for name, value in self.settings.items():
-            found = before["settings"].get(name)
-            if found != json.loads(json.dumps(value)):
+            if (found := before.get(name)) != json.loads(json.dumps(value)):
                 raise RunError(
                     f"--output {self.store.address}: expected a table with {name} {value!r} as in this run, found "
                     f"{found!r}; take the same settings, or another output"
                 )
+
+    def _check_mine(self) -> None:
+        """Raise RunError if another run has taken the place of this one, which was taken for dead."""
+        if (found := self._state()) is not None and found["run"] != self.run:
+            raise RunError(
+                f"--output {self.store.address}: expected no other run that adds to it, found one on {found['host']} "
+                f"(process {found['pid']}), which has taken the place of this one"
+            )
 
     def _write_state(self, *, alive: bool) -> None:
         state = {
@@ -168,54 +187,62 @@ class Table:
         (self.store / STATE).write(json.dumps(state, indent=2).encode() + b"\n")
 
     def _live(self) -> None:
-        """Say from time to time that this run lives, and see whether another one has taken its place."""
+        """Say from time to time that this run lives, as long as it is the one that adds to the table."""
         while not self._stop.wait(BEAT):
-            try:
-                found = self._state()
-                if found is not None and found.get("run") != self.run:
-                    self._lost = f"one on {found.get('host')} (process {found.get('pid')})"
-                    return
+            with suppress(OSError, RunError):  # the next file meets them, and says so
+                self._check_mine()
                 self._write_state(alive=True)
-            except (OSError, RunError):
-                continue  # the table itself meets it soon, and says so
 
     def _read(self, parts: list[str]) -> None:
-        """Read the keys of the rows that are there; delete what is torn."""
-
-        def keys(name: str) -> list[str] | None:
-            part = self.store / TABLE / name
-            try:
-                with part.opened(seek=True) as file:
-                    parquet = pq.ParquetFile(file)
-                    if "key" not in parquet.schema_arrow.names:
-                        raise RunError(f"{part.address}: expected a table of infer_batch.py, found another; move it")
-                    found: list[str] = parquet.read(columns=["key"]).column("key").to_pylist()
-                    return found
-            except (pa.ArrowInvalid, OSError) as error:
-                if isinstance(error, FileNotFoundError | PermissionError):
-                    raise
-                return None
-
+        """Read the keys of the rows that are there; delete what is torn. Raises OSError and RunError."""
         with ThreadPoolExecutor(8) as pool:
-            found = dict(zip(parts, pool.map(keys, parts), strict=True))
+            found = dict(zip(parts, pool.map(self._keys_of, parts), strict=True))
         torn = [name for name, some in found.items() if some is None]
         for name in torn:
             (self.store / TABLE / name).delete()
             self.remarks.append(f"{(self.store / TABLE / name).address}: torn; its photos are done anew")
         self._keys = {key for some in found.values() for key in some or ()}
+        if self.settings.get("pack") == "tree":  # whose pictures may be millions
+            return
         whole = {name.removesuffix(".parquet") for name in set(parts) - set(torn)}
         for name in (self.store / PICTURES).files():
-            if name.endswith(".tar") and name.removesuffix(".tar") not in whole:  # its rows were never written
+            if OURS.fullmatch(name) and name.removesuffix(".tar") not in whole:  # its rows were never written
                 (self.store / PICTURES / name).delete()
 
-    def add(self, rows: pa.Table) -> int:
+    @property
+    def keys(self) -> Collection[str]:
+        """Keys of all rows, those that are not written yet too."""
+        return self._keys
+
+    def _keys_of(self, name: str) -> list[str] | None:
+        """The keys of a file of the table; None: it is torn. Raises OSError if it cannot be read, and RunError."""
+        part = self.store / TABLE / name
+        with suppress(OSError, pa.ArrowException), part.opened(seek=True) as file:
+            return self._keys_in(part, file)
+        content = part.read()  # whole, so that a failing network is not taken for damage
+        try:
+            return self._keys_in(part, BytesIO(content))
+        except (OSError, pa.ArrowException) as error:
+            if not OURS.fullmatch(name):
+                raise RunError(f"{part.address}: expected a table of infer_batch.py, found another; move it") from error
+            return None
+
+    @staticmethod
+    def _keys_in(part: Store, file: Any) -> list[str]:
+        parquet = pq.ParquetFile(file)
+        if "key" not in parquet.schema_arrow.names:
+            raise RunError(f"{part.address}: expected a table of infer_batch.py, found another; move it")
+        keys: list[str] = parquet.read(columns=["key"]).column("key").to_pylist()
+        return keys
+
+    def add(self, rows: pa.Table) -> pa.Table:
         """Add rows; a file is written once it is full. Rows whose key the table has already are left out.
 
         Args:
             rows: columns as in ``ROW``, and ``pictures``: a list of {"name", "content"}, which go into a tar.
 
         Returns:
-            How many were left out.
+            The rows that were added.
 
         Raises:
             RunError: a file cannot be written, or another run has taken the place of this one.
@@ -226,27 +253,26 @@ class Table:
             self._keys.add(key)
         if not all(fresh):
             rows = rows.filter(pa.array(fresh))
-        self._waiting.append(rows)
-        while sum(table.num_rows for table in self._waiting) >= self.rows:
-            together = pa.concat_tables(self._waiting)
-            self._write(together.slice(0, self.rows))
-            self._waiting = [together.slice(self.rows)]
-        return len(fresh) - sum(fresh)
+        self._waiting.tables.append(rows)
+        while self._waiting.num_rows >= self.rows:
+            self._write(self.rows)
+        return rows
 
-    def _write(self, rows: pa.Table) -> None:
-        if self._lost:
-            raise RunError(
-                f"--output {self.store.address}: expected no other run that adds to it, found {self._lost}, which has "
-                "taken the place of this one"
-            )
-        name = f"part-{self.run}-{self._files:05d}"
-        self._files += 1
+    def _write(self, count: int) -> None:
+        """Write the first rows of those that wait. If that was interrupted, the next call writes the same file anew."""
+        try:
+            self._check_mine()
+        except OSError as error:
+            raise self._unusable(error) from error
+        together = pa.concat_tables(self._waiting.tables)
+        rows, name = together.slice(0, count), f"part-{self.run}-{self._waiting.file:05d}"
         pictures = [picture for some in rows.column("pictures").to_pylist() for picture in some or ()]
         if pictures:  # before their rows, which say that they are there
             self._write_file(self.store / PICTURES / f"{name}.tar", _tar(pictures))
         file = BytesIO()
         pq.write_table(rows.select(ROW.names), file, compression="zstd")
         self._write_file(self.store / TABLE / f"{name}.parquet", file.getvalue())
+        self._waiting = _Waiting(self._waiting.file + 1, [together.slice(count)])
 
     def _write_file(self, store: Store, content: bytes) -> None:
         try:
@@ -257,9 +283,8 @@ class Table:
 
     def flush(self) -> None:
         """Write the rows that wait. Raises RunError."""
-        rows, self._waiting = self._waiting, []
-        if sum(table.num_rows for table in rows):
-            self._write(pa.concat_tables(rows))
+        if count := self._waiting.num_rows:
+            self._write(count)
 
     def close(self) -> None:
         """Write the rows that wait, and let others add to the table. Raises RunError."""
@@ -268,9 +293,24 @@ class Table:
         try:
             self.flush()
         finally:
-            if not self._lost:
-                with suppress(OSError):
-                    self._write_state(alive=False)
+            with suppress(OSError, RunError):
+                self._check_mine()
+                self._write_state(alive=False)
+
+
+class _Waiting(NamedTuple):
+    """Rows that are not written yet.
+
+    One value, since a stop signal may come at any point: the file is written, and its rows still wait, or neither.
+    """
+
+    file: int  # number of the file that they go into
+    tables: list[pa.Table]
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows wait."""
+        return sum(table.num_rows for table in self.tables)
 
 
 def _tar(pictures: Sequence[Mapping[str, Any]]) -> bytes:
