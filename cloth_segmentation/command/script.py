@@ -33,8 +33,8 @@ def one_line(text: str) -> str:
 
 def program() -> str:
     """What people call the program that runs."""
-    name = Path(sys.argv[0]).name
-    return "python -m cloth_segmentation" if name == "__main__.py" else name
+    name = Path(sys.argv[0]).name  # with its first word, where that names a command of its own
+    return re.sub(r"^__main__\.py\b", "python -m cloth_segmentation", name)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
