@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 LIBRARY = "cloth_segmentation"
 PARTS = ("options", "networks", "data", "utils")
+OF_BATCHES = {"ray", "pyarrow", "fsspec"}
+"""What the extra for very many photos brings."""
 
 
 def modules(path: Path) -> set[str]:
@@ -34,7 +36,31 @@ def test_the_library_stands_on_its_own() -> None:
     files = list((ROOT / LIBRARY).rglob("*.py"))
     assert len(files) > 2
     for path in files:
-        assert imported(path) <= set(sys.stdlib_module_names) | needed | {LIBRARY}, path
+        more = OF_BATCHES if path.parent.name == "batch" else set()
+        assert imported(path) <= set(sys.stdlib_module_names) | needed | more | {LIBRARY}, path
+
+
+def test_only_batches_need_ray() -> None:
+    """And nothing but their script, and the command's first word, leads to them."""
+    files = [path for path in ROOT.glob("*.py") if path.name != "infer_batch.py"]
+    files += [path for part in (*PARTS, LIBRARY) for path in (ROOT / part).rglob("*.py") if path.parent.name != "batch"]
+    for path in files:
+        assert not imported(path) & OF_BATCHES, path
+        leads_there = any(name.startswith(f"{LIBRARY}.batch") for name in modules(path))
+        assert leads_there == (path == ROOT / LIBRARY / "command" / "__init__.py"), path
+
+
+def test_the_command_for_a_folder_loads_nothing_of_batches(tmp_path: Path) -> None:
+    code = (
+        "import sys; from cloth_segmentation.command import run\n"
+        "sys.argv = ['cloth-segmentation', 'nothing', 'masks']\n"
+        "try: run()\n"
+        "except SystemExit: print([name for name in sys.modules if name.startswith('cloth_segmentation.batch')])\n"
+        f"print({OF_BATCHES!r} & set(sys.modules))"
+    )
+    done = run(sys.executable, "-c", code, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert "expected a folder of photos or one photo, found nothing of that name" in done.stderr
+    assert done.stdout.split("\n")[-3:-1] == ["[]", "set()"]
 
 
 def test_only_the_command_and_scripts_see_options() -> None:

@@ -133,10 +133,34 @@ def test_the_command_comes_along(installed: Path, hostile: Path, command: list[s
     done = run(installed / program, *words, "--version", cwd=hostile)
     assert done.stdout == f"{name} {cloth_segmentation.__version__}\n"
 
+    (hostile / "photos").rename(hostile / "batch")
+    done = run(installed / program, *words, "./batch", "masks_of_batch", cwd=hostile)
+    assert done.returncode == 0, done.stderr
+    (hostile / "batch").rename(hostile / "photos")
+
     done = run(installed / program, *words, "photos/", "masks/", "--engine=torch", cwd=hostile)
     assert done.returncode == 1
     assert done.stderr.startswith(f"{name}: expected PyTorch for engine torch, ")
     assert "a clone of the project has PyTorch" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["cloth-segmentation"], ["python", "-m", "cloth_segmentation"]])
+def test_its_word_for_very_many_photos_comes_along(installed: Path, hostile: Path, command: list[str]) -> None:
+    program, *words = command
+    name = " ".join([*command, "batch"])
+    for arguments, code, said in (
+        (["--version"], 0, f"{name} {cloth_segmentation.__version__}\n"),
+        (["--outptu=x"], 2, f"{name}: --outptu: unknown option; did you mean --output?\nSee {name} --help.\n"),
+        (["a", "b", "c"], 2, f"{name}: 'c': expected input and output, each once, and other options with --"),
+        (["--input", "photos", "--output", "table"], 1, f"{name}: expected Ray Data, found none that can be loaded ("),
+        (["photos", "table"], 1, "pip install '.[ray]'"),
+    ):
+        done = run(installed / program, *words, "batch", *arguments, cwd=hostile)
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    done = run(installed / program, *words, "batch", "--help", cwd=hostile)
+    assert done.stdout.startswith(f"usage: {name} [options] [INPUT] [OUTPUT]\n")
 
 
 def test_without_weights_all_places_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cloth_segmentation.batch.options import InferBatchOptions
 from cloth_segmentation.command.base_options import BaseOptions, option
 from options import (
     EvaluateOptions,
@@ -17,7 +18,7 @@ from options import (
     save,
 )
 
-ALL = (TrainOptions, InferOptions, EvaluateOptions, SetupOptions, LabelsOptions)
+ALL = (TrainOptions, InferOptions, InferBatchOptions, EvaluateOptions, SetupOptions, LabelsOptions)
 
 
 def complaint(capsys: pytest.CaptureFixture[str], cls: type, *argv: str) -> str:
@@ -148,6 +149,17 @@ def test_mistakes_name_flag_expectation_and_finding(
             "--ignore_index: expected a whole number of at least 0 ",
         ),
         (EvaluateOptions, ["--batch_size", "0"], "--batch_size: expected a whole number of at least 1, found 0"),
+        (InferBatchOptions, ["--save", "json"], "--save: expected some of mask,overlay,cutout,classes, with commas"),
+        (InferBatchOptions, ["--crop"], "--crop: expected cutout in --save, found ''"),
+        (InferBatchOptions, ["--input", ""], "--input: expected a path or an address, found an empty text"),
+        (InferBatchOptions, ["--size", "native"], "--size native: expected one size for all photos"),
+        (InferBatchOptions, ["--device", "cuda"], "--device cuda: expected --gpus"),
+        (InferBatchOptions, ["--amp", "bf16"], "--amp bf16: expected --gpus above 0, found 0"),
+        (InferBatchOptions, ["--gpus", "1.5"], "--gpus: expected a share of one GPU, or whole ones, found 1.5"),
+        (InferBatchOptions, ["--pack", "zip"], "--pack: expected one of tree, tar, found 'zip'"),
+        (InferBatchOptions, ["--rows", "0"], "--rows: expected a whole number of at least 1, found 0"),
+        (InferBatchOptions, ["--memory", "0"], "--memory: expected a number above 0, found 0.0"),
+        (InferBatchOptions, ["--report", "failed.csv"], "--report: unknown option"),
     ],
 )
 def test_mistakes_of_other_scripts(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
+from cloth_segmentation.batch.options import InferBatchOptions
 from options import (
     AppOptions,
     EvaluateOptions,
@@ -21,7 +22,7 @@ from options import (
 )
 
 README = (ROOT / "README.md").read_text()
-PAGES = README + "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "classes.md"))
+PAGES = README + "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "classes.md", "scale.md"))
 BLOCKS = [
     *re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL),
     *re.findall(r"^ +```bash\n(.*?) +```", PAGES, re.DOTALL | re.M),
@@ -31,6 +32,8 @@ OPTIONS = {
     "train.py": TrainOptions,
     "infer.py": InferOptions,
     "cloth-segmentation": InferOptions,
+    "infer_batch.py": InferBatchOptions,
+    "cloth-segmentation batch": InferBatchOptions,
     "evaluate.py": EvaluateOptions,
     "export.py": ExportOptions,
     "labels.py": LabelsOptions,
@@ -48,6 +51,8 @@ def test_every_script_is_shown() -> None:
 def test_flags_exist(line: str) -> None:
     for command in line.split("&&"):
         words = shlex.split(command)
+        for number in [number for number, word in enumerate(words) if word == "batch"]:
+            words[number - 1 : number + 1] = [f"{words[number - 1]} batch"]
         scripts = [number for number, word in enumerate(words) if word in OPTIONS]
         for number in scripts:
             parse(OPTIONS[words[number]], words[number + 1 :])
@@ -68,7 +73,7 @@ def test_the_first_command_works_in_a_fresh_copy(tmp_path: Path) -> None:
     assert masks == ["astronaut.png", "dress.png", "grace_hopper.png", "skirt.png", "t_shirt.png"]
 
     # And so do the examples in Python.
-    first, usage = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    first, usage, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)  # the third: tests/test_infer_batch.py
     [reading] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "outputs.md").read_text(), re.DOTALL)
     written = 'open("output_images/a.json", "w").write(one.to_json())'
     code = "\n".join((first, usage, written, reading, "assert (labels == one.labels).all()"))
@@ -84,9 +89,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_tree_is_complete() -> None:
-    folders = [
-        ROOT,
-        *(ROOT / name for name in ("cloth_segmentation", "cloth_segmentation/command", "networks", "data", "utils")),
-    ]
+    library = [ROOT / "cloth_segmentation" / name for name in ("", "command", "batch")]
+    folders = [ROOT, *library, *(ROOT / name for name in ("networks", "data", "utils"))]
     for path in [path for folder in folders for path in folder.glob("[a-z]*.py")]:
         assert path.name in README, path
