@@ -17,6 +17,13 @@ PICTURES = tuple(name for name in OUTPUTS if name != "json")
 class InferBatchOptions(BatchOptions):
     """Find the clothes in very many photos, on one machine or a Ray cluster: a Parquet table, masks, cut-outs."""
 
+    device: str = option("auto", "auto alone: --gpus says whether there are GPUs")
+    size: str = option(
+        "auto",
+        "size at which the network sees a photo: auto (what the weights file says), N or WxH (multiples of 32, unless "
+        "PyTorch runs it)",
+    )
+
     input: str = option(
         "input_images",
         "a folder of photos, an address (s3://, gs://, az:// and what fsspec knows), a Parquet file of photos or of "
