@@ -27,10 +27,12 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cloth_segmentation.batch.engine import connected
 from cloth_segmentation.batch.sources import Done, Entry, Files, Unit, find_photos
 from cloth_segmentation.batch.stages import DRAWN, UNITS, Draw, Network, Read
 from cloth_segmentation.batch.stores import Store, open_store
 from cloth_segmentation.batch.table import CLASS, ROW, WEIGHTS
+from cloth_segmentation.errors import RunError
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
 
@@ -223,6 +225,20 @@ def test_pandas_reads_the_table_as_the_pages_say(both: Both, tmp_path: Path) -> 
     plan = find_photos(open_store(str(tmp_path / "again.parquet")), "photo", "key", 32, Done())
     left = dict(entry for unit in plan.units for entry in unit.entries)
     assert left == {key: str(photos / key) for key in both.problems}
+
+
+@pytest.mark.parametrize(
+    ("address", "variable"), [("ray://head:10001", ""), ("ray://127.0.0.1:1", ""), ("", "ray://head:10001")]
+)
+def test_addresses_for_programs_outside_a_cluster_are_refused(
+    address: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    with (
+        pytest.raises(RunError, match=f"^{address or variable}: expected the address of a cluster's head"),
+        connected(address),
+    ):
+        pass
 
 
 # What follows needs no Ray.

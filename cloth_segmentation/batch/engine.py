@@ -94,6 +94,11 @@ def connected(address: str) -> Iterator[None]:
 def _connect(address: str) -> None:
     import ray
 
+    if (outside := address or os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
+        raise RunError(
+            f"{outside}: expected the address of a cluster's head, such as head:6379, found one for programs outside "
+            "of it, which Ray Data does not serve; run the command on a machine of the cluster"
+        )
     _check_answers(address)
     local = not address and not os.environ.get("RAY_ADDRESS")
     for name in ("ray", "ray.data"):
@@ -106,7 +111,8 @@ def _connect(address: str) -> None:
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         what = f"--address {address}" if address else "RAY_ADDRESS"
         expected = "Ray: expected that it starts here" if local else f"{what}: expected a Ray cluster"
-        raise RunError(f"{expected}, found none that answers ({one_line(str(error))})") from error
+        token = "" if local else "; where it asks for a token, set RAY_AUTH_MODE=token, and have its token here"
+        raise RunError(f"{expected}, found none that answers ({one_line(str(error))}){token}") from error
     ray._private.worker._worker_logs_enabled = False  # errors of workers, which Ray writes whatever it is told
 
 
@@ -135,7 +141,7 @@ def _check_answers(address: str) -> None:
 
 def _call(address: str) -> None:
     """Connect to HOST:PORT, and leave again. Raises OSError, or OverflowError for a port that cannot be."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
