@@ -303,10 +303,12 @@ def test_a_process_ends_with_its_sentence_and_code(flag: str, code: int, weights
 class Forbids(BaseHTTPRequestHandler):
     """An S3 server that lets nobody in."""
 
+    status, code, words = 403, "AccessDenied", "Access Denied"
+
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-        self.send_response(403)
+        body = f"<Error><Code>{self.code}</Code><Message>{self.words}</Message></Error>".encode()
+        self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", "application/xml")
         self.end_headers()
@@ -322,17 +324,7 @@ class Forbids(BaseHTTPRequestHandler):
 class Empty(Forbids):
     """An S3 server without buckets."""
 
-    def answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>"
-        self.send_response(404)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/xml")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+    status, code, words = 404, "NoSuchBucket", "The specified bucket does not exist"
 
 
 @pytest.fixture
