@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -20,9 +20,9 @@ from cloth_segmentation.batch.stores import open_store
 from cloth_segmentation.batch.table import PICTURES, TABLE, Table
 from cloth_segmentation.command.flags import describe
 from cloth_segmentation.command.main import check_only, photos
-from cloth_segmentation.command.photo_folder import NAMED
+from cloth_segmentation.command.photo_folder import NAMED, listed
 from cloth_segmentation.command.pipeline import in_batches
-from cloth_segmentation.command.script import one_line
+from cloth_segmentation.command.problems import failure
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.segmenter import Segmenter
 
@@ -43,7 +43,7 @@ class Tally:
         """Count rows that were added, and tell of problems."""
         failed = rows.filter(pc.is_valid(rows.column("problem"))).select(["key", "problem"]).to_pylist()
         for row in failed:
-            self.progress.write(f"Failed: {one_line(row['key'])}: {row['problem']}", file=sys.stderr)
+            self.progress.write(failure(row["key"], row["problem"]), file=sys.stderr)
         self.photos += rows.num_rows
         self.failed += len(failed)
         for stage in STAGES:
@@ -103,11 +103,10 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
                 except BaseException:
                     progress.close()
                     table.flush()  # Ray may take its time to end
-                    tell_missing(plan.photos, tally.photos, first_missing(units, table.keys))
+                    tell_missing(plan.photos, table, units)
                     raise
-    missing = first_missing(outcome.lost, table.keys)
     if outcome.lost:
-        tell_missing(plan.photos, tally.photos, missing)
+        tell_missing(plan.photos, table, outcome.lost)
     twice = 0 if outcome.lost else max(outcome.read - tally.photos, 0)
     print(tally.times())
     print(
@@ -120,17 +119,14 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
     return 1 if tally.failed or outcome.lost or twice else 0
 
 
-def first_missing(units: Sequence[Unit], have: Collection[str]) -> list[str]:
-    """Names of the first photos of units that are not there, and one more than a message names."""
-    return list(islice((key for unit in units for key in unit.known_keys() if key not in have), NAMED + 1))
-
-
-def tell_missing(total: int | None, came: int, first: Sequence[str]) -> None:
-    """Say how many photos have no row, where that is known, and the first ones."""
-    names = ", ".join([*map(one_line, first[:NAMED]), *(["..."] if len(first) > NAMED else [])])
+def tell_missing(total: int | None, table: Table, units: Iterable[Unit]) -> None:
+    """Say how many of the photos that were left have no row, where that is known, and the first ones of some units."""
+    missing = None if total is None else total - (len(table.keys) - len(table.done))
+    keys = (key for unit in units for key in unit.known_keys() if key not in table.keys)
+    first = list(islice(keys, NAMED + 1))
     print(
-        f"Missing: {'some photos' if total is None or total < came else photos(total - came)}"
-        + (f" ({names})" if names else "")
+        f"Missing: {'some photos' if missing is None or missing < 0 else photos(missing)}"
+        + (f" ({listed(first)})" if first else "")
         + "; the same command with --resume goes on from here",
         file=sys.stderr,
     )

@@ -153,7 +153,7 @@ def segment_photos(
 
     def fail(photo: Path, error: Exception) -> None:
         problems.append(Problem(photo, reason(photo, error)))
-        progress.write(failure(problems[-1]), file=sys.stderr)
+        progress.write(failure(*problems[-1]), file=sys.stderr)
 
     def write_one(job: Job, seen: Seen, logits: NDArray[np.float32]) -> None:
         try:
@@ -268,7 +268,7 @@ def main(
     if rank == 0:
         print(describe(opt))
         for problem in problems:
-            print(failure(problem), file=sys.stderr)
+            print(failure(*problem), file=sys.stderr)
     try:
         if share:
             if rank == 0:

@@ -75,8 +75,13 @@ NAMED = 3
 
 def first_names(files: Sequence[PurePath | str]) -> str:
     """Files in a message: 5 files (a.txt, b.txt, c.txt, ...)."""
-    names = [one_line(PurePath(path).name) for path in files[:NAMED]] + ["..."] * (len(files) > NAMED)
-    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(names)})"
+    names = listed([PurePath(path).name for path in files[: NAMED + 1]])
+    return f"{len(files)} file{'s' * (len(files) != 1)} ({names})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names in a message: a.txt, b.txt, c.txt, ..."""
+    return ", ".join([*map(one_line, names[:NAMED]), *["..."] * (len(names) > NAMED)])
 
 
 _NO_FILES = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}

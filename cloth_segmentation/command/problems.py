@@ -31,9 +31,9 @@ def reason(photo: Source, error: Exception) -> str:
     return one_line(str(error).removeprefix(f"{source_name(photo)}: "))
 
 
-def failure(problem: Problem) -> str:
+def failure(photo: Path | str, reason: str) -> str:
     """The line that reports a problem."""
-    return f"Failed: {one_line(str(problem.photo))}: {problem.reason}"
+    return f"Failed: {one_line(str(photo))}: {reason}"
 
 
 @contextmanager
