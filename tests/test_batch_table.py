@@ -147,8 +147,9 @@ def test_a_run_that_is_dead_has_no_output(other_process: int, tmp_path: Path) ->
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     here, now = socket.gethostname(), time.time()
-    # killed; silent on another machine; its number is another process's now; it has ended
-    for host, pid, alive in ((here, ended.pid, now), ("elsewhere", 1, now - 100), (here, other_process, now - 100)):
+    # killed; silent on another machine; its number is another process's now, or none's; it has ended
+    states = ((here, ended.pid, now), ("elsewhere", 1, now - 100), (here, other_process, now - 100), (here, 2**70, now))
+    for host, pid, alive in states:
         change_state(tmp_path, host=host, pid=pid, alive=alive)
         open_table(tmp_path, resume=True).close()
     change_state(tmp_path, host="elsewhere", pid=1, alive=None)

@@ -324,13 +324,13 @@ def _tar(pictures: Sequence[Mapping[str, Any]]) -> bytes:
     return file.getvalue()
 
 
-def _lives(process: Any) -> bool:
+def _lives(process: int) -> bool:
     """Whether a process of this machine lives, as far as can be told."""
-    if not isinstance(process, int) or process == os.getpid():
+    if process == os.getpid():
         return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter for a number that no process has
         return False
     except OSError:  # it is another user's
         return True
