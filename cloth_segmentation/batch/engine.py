@@ -4,21 +4,18 @@ import logging
 import os
 import pickle
 import signal
-import socket
 import sys
-import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Event, Thread, main_thread
-from types import FrameType
 from typing import Any
 
 import pyarrow as pa
 
 from cloth_segmentation.batch.guards import Fault, GuardedDraw, GuardedNetwork, GuardedRead, Told, notes_of, rows_of
 from cloth_segmentation.batch.sources import Unit
+from cloth_segmentation.batch.watch import LostError, Stalled, call, watched
 from cloth_segmentation.command.script import one_line
 from cloth_segmentation.command.signals import heeded_stops
 from cloth_segmentation.errors import Error, RunError
@@ -83,7 +80,7 @@ def connected(address: str) -> Iterator[None]:
     try:
         _connect(address)
         yield
-    except _LostError:
+    except LostError:
         raise  # there is nothing to leave
     except BaseException:
         ray.shutdown()
@@ -134,15 +131,9 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
-            _call(address)
+            call(address)
         except (OSError, OverflowError) as error:
             raise RunError(f"--address {address}: expected a Ray cluster, found none that answers ({error})") from error
-
-
-def _call(address: str) -> None:
-    """Connect to HOST:PORT, and leave again. Raises OSError, or OverflowError for a port that cannot be."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextmanager
@@ -212,7 +203,7 @@ def run(
     while left:
         before, early, broken, stalled = (len(have), len(left)), list[Told](), None, False
         try:
-            with closing(_round(dict(left), stages, workers)) as coming, closing(_watched(coming)) as tables:
+            with closing(_round(dict(left), stages, workers)) as coming, closing(watched(coming)) as tables:
                 for table in tables:
                     yield rows_of(table)
                     for note in notes_of(table):
@@ -222,7 +213,7 @@ def run(
                             early.append(note)
         except ray.exceptions.RayError as error:
             broken = error
-        except _Stalled:
+        except Stalled:
             stalled = True
             ray.shutdown()  # ends all workers of this run, and no others
             _connect(address)
@@ -275,93 +266,3 @@ def _round(left: Mapping[int, Unit], stages: Stages, workers: Workers) -> Genera
             compute=ActorPoolStrategy(min_size=1, max_size=most),
         )
     yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-
-
-STALL = 60.0
-"""Seconds without a row after which a run from which machines were lost is taken for stuck.
-
-Ray starts the workers of a lost machine again, once there is room; those that live may take all of it, and wait for
-what the others have begun.
-"""
-
-
-class _Stalled(Exception):  # noqa: N818
-    """Machines were lost, and no more rows come."""
-
-
-def _watched(tables: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
-    """The same tables, as long as more can come. Call it in the main thread. Raises _Stalled and _LostError.
-
-    A thread watches, and a signal brings what it finds into the wait for the next table, as Ctrl-C comes there. To wait
-    in a thread would be simpler, but Ray crashes if it ends while a thread waits for it.
-    """
-    waits_since: float | None = None
-    found: Exception | None = None
-    done = Event()
-
-    if not hasattr(signal, "SIGUSR1"):  # Windows
-        yield from tables
-        return
-
-    def watch() -> None:
-        nonlocal found
-        machines = _machines()
-        while found is None and not done.wait(1.0):
-            since = waits_since
-            if since is None:
-                continue
-            try:
-                _check_head()
-                machines |= (now := _machines())
-                if machines - now and time.monotonic() - since > STALL:
-                    raise _Stalled
-            except Exception as error:
-                found = error
-        while not done.wait(1.0):  # again, if it came between two waits
-            signal.pthread_kill(main_thread().ident or 0, signal.SIGUSR1)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if found is not None and waits_since is not None:
-            raise found
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        while True:
-            waits_since = time.monotonic()
-            table = next(tables, None)
-            waits_since = None
-            if table is None:
-                return
-            yield table
-    finally:
-        waits_since = None
-        done.set()
-        watcher.join()  # before Ray ends
-        signal.signal(signal.SIGUSR1, before)
-
-
-class _LostError(RunError):
-    """Ray is gone."""
-
-
-def _check_head() -> None:
-    """Raise _LostError if Ray's head answers no more: Ray would end this process soon, without a word."""
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
-    try:
-        _call(address)
-    except OSError as error:
-        raise _LostError(
-            f"Ray: expected that its head at {address} goes on, found that it no longer answers "
-            f"({error.strerror or error})"
-        ) from error
-
-
-def _machines() -> set[str]:
-    import ray
-
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return {node["NodeID"] for node in nodes if node["Alive"]}
