@@ -224,7 +224,7 @@ ROWS: dict[str, tuple[Make, int, str]] = {
     "no client": (
         with_files(f"--address=ray://127.0.0.1:{FREE_PORT}"),
         1,
-        "expected a Ray cluster, found none that answers",
+        "expected the address of a cluster's head, such as head:6379, found one for programs outside",
     ),
     "no address": (with_files("--address=nonsense"), 1, "--address nonsense: expected a Ray cluster, found none"),
 }
