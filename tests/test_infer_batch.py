@@ -103,7 +103,7 @@ FLAGS = {
 }
 
 
-@pytest.fixture(scope="module", params=["tree", pytest.param("tar", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=[pytest.param(pack, marks=pytest.mark.long) for pack in FLAGS])
 def both(cluster: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Both:
     folder, pack = tmp_path_factory.mktemp(request.param), request.param
     photos, masks, output, report = (folder / name for name in ("photos", "masks", "output", "report.csv"))

@@ -160,9 +160,8 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.parametrize(
-    "launcher", [pytest.param(LAUNCH, marks=pytest.mark.long), TORCHRUN], ids=["launch", "torchrun"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", [LAUNCH, TORCHRUN], ids=["launch", "torchrun"])
 def test_two_processes_share_every_epoch_and_end_with_equal_weights(
     launcher: list[str], train_flags: TrainFlags, photo_folder: PhotoFolder, tmp_path: Path
 ) -> None:
