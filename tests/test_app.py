@@ -31,6 +31,8 @@ ASTRONAUT, HOPPER = ROOT / "input_images" / "astronaut.png", ROOT / "input_image
 DESKTOP, PHONE = (1280, 900), (390, 844)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+pytestmark = pytest.mark.long
+
 
 class Server(NamedTuple):
     address: str

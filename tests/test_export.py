@@ -29,15 +29,21 @@ new_enough = pytest.mark.skipif(not export.can_export(), reason="this PyTorch is
 
 @pytest.fixture(scope="module")
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the small weights with both ONNX files beside it."""
+    """A copy of the small weights with an ONNX file beside it."""
     if not export.can_export():
         pytest.skip("this PyTorch is too old for export.py")
     folder = tmp_path_factory.mktemp("exported")
     path = folder / "small.pth"
     shutil.copy(weights, path)
     assert export.main([f"--checkpoint={path}"]) == 0
-    assert export.main([f"--checkpoint={path}", "--int8"]) == 0
     return path
+
+
+@pytest.fixture(scope="module")
+def in_eight_bits(exported: Path) -> Path:
+    """The same with a second ONNX file, in 8 bits."""
+    assert export.main([f"--checkpoint={exported}", "--int8"]) == 0
+    return exported
 
 
 def test_the_file_says_what_it_holds(exported: Path) -> None:
@@ -52,9 +58,10 @@ def test_the_file_says_what_it_holds(exported: Path) -> None:
     assert [(item.name, item.type) for item in session.get_outputs()] == [("logits", "tensor(float)")]
 
 
-def test_no_paths_of_the_computer_that_made_it(exported: Path) -> None:
+@pytest.mark.long
+def test_no_paths_of_the_computer_that_made_it(in_eight_bits: Path) -> None:
     for name in ("small.onnx", "small_int8.onnx"):
-        content = (exported.parent / name).read_bytes()
+        content = (in_eight_bits.parent / name).read_bytes()
         assert b"u2net.py" not in content
         assert str(ROOT).encode() not in content
 
@@ -74,8 +81,9 @@ def test_other_sides_are_refused_in_words(exported: Path) -> None:
         segment([Image.fromarray(SCENE)])
 
 
-def test_eight_bits_are_smaller_and_stay_close(exported: Path) -> None:
-    plain, small = exported.with_suffix(".onnx"), exported.with_name("small_int8.onnx")
+@pytest.mark.long
+def test_eight_bits_are_smaller_and_stay_close(in_eight_bits: Path) -> None:
+    plain, small = in_eight_bits.with_suffix(".onnx"), in_eight_bits.with_name("small_int8.onnx")
     assert small.stat().st_size < 0.5 * plain.stat().st_size
     assert OnnxEngine(small).eight_bit
     assert not OnnxEngine(plain).eight_bit
@@ -85,22 +93,23 @@ def test_eight_bits_are_smaller_and_stay_close(exported: Path) -> None:
     assert (first != second).any()
 
 
-def test_auto_takes_the_exported_file_but_never_8_bits(exported: Path, tmp_path: Path) -> None:
-    assert Segmenter.load(exported, device="cpu").path.name == "small.onnx"
-    assert Segmenter.load(exported, device="cpu", engine="torch").path.name == "small.pth"
-    assert Segmenter.load(exported, device="cpu", size="native").path.name == "small.pth"
-    assert Segmenter.load(exported, device="cpu", amp="bf16").path.name == "small.pth"
-    assert Segmenter.best_of(exported.parent, "cpu", "auto", "off")[0].name == "small.onnx"
-    exported.with_suffix(".onnx").rename(tmp_path / "away.onnx")
+@pytest.mark.long
+def test_auto_takes_the_exported_file_but_never_8_bits(in_eight_bits: Path, tmp_path: Path) -> None:
+    assert Segmenter.load(in_eight_bits, device="cpu").path.name == "small.onnx"
+    assert Segmenter.load(in_eight_bits, device="cpu", engine="torch").path.name == "small.pth"
+    assert Segmenter.load(in_eight_bits, device="cpu", size="native").path.name == "small.pth"
+    assert Segmenter.load(in_eight_bits, device="cpu", amp="bf16").path.name == "small.pth"
+    assert Segmenter.best_of(in_eight_bits.parent, "cpu", "auto", "off")[0].name == "small.onnx"
+    in_eight_bits.with_suffix(".onnx").rename(tmp_path / "away.onnx")
     try:
-        assert Segmenter.best_of(exported.parent, "cpu", "auto", "off")[0].name == "small.pth"
+        assert Segmenter.best_of(in_eight_bits.parent, "cpu", "auto", "off")[0].name == "small.pth"
         with pytest.raises(
             RunError,
             match=r"small.onnx: expected a network in an ONNX file, found no file; .*export.py --checkpoint .*l.pth",
         ):
-            Segmenter.load(exported, device="cpu", engine="onnx")
+            Segmenter.load(in_eight_bits, device="cpu", engine="onnx")
     finally:
-        (tmp_path / "away.onnx").rename(exported.with_suffix(".onnx"))
+        (tmp_path / "away.onnx").rename(in_eight_bits.with_suffix(".onnx"))
 
 
 def test_figures_are_recorded_in_the_weights_which_the_file_then_lacks(
@@ -147,10 +156,11 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
         Segmenter.load(tmp_path / "other.onnx", device="cpu", engine="torch")
 
 
-def test_an_onnx_file_runs_on_the_cpu_whatever_else_there_is(exported: Path) -> None:
-    assert Segmenter.load(exported.with_name("small_int8.onnx")).describe().endswith("on the CPU, in 8 bits")
+@pytest.mark.long
+def test_an_onnx_file_runs_on_the_cpu_whatever_else_there_is(in_eight_bits: Path) -> None:
+    assert Segmenter.load(in_eight_bits.with_name("small_int8.onnx")).describe().endswith("on the CPU, in 8 bits")
     with pytest.raises(RunError, match=r"small_int8.onnx: expected weights for PyTorch .*; it runs on the CPU"):
-        Segmenter.load(exported.with_name("small_int8.onnx"), device="cpu", amp="bf16")
+        Segmenter.load(in_eight_bits.with_name("small_int8.onnx"), device="cpu", amp="bf16")
 
 
 @new_enough

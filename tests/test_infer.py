@@ -162,6 +162,7 @@ def test_an_output_that_is_no_folder_is_said_at_once(tmp_path: Path, weights: Pa
         infer.main(flags(tmp_path, weights))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory this way")
 def test_a_photo_that_takes_too_much_memory_is_named(tmp_path: Path, weights: Path) -> None:
     photo(tmp_path / "in" / "a.png", (3000, 3000))

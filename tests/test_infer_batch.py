@@ -92,6 +92,7 @@ class Both(NamedTuple):
     pictures: dict[str, bytes]  # by the names that infer_batch.py gives them
     messages: str
     rows: dict[str, dict[str, Any]]  # key -> row of the table
+    flags: list[object]  # of infer_batch.py
     output: Path
     stdout: str
     stderr: str
@@ -113,9 +114,8 @@ def both(cluster: str, tmp_path_factory: pytest.TempPathFactory, request: pytest
 
     plain = python("infer.py", *flags, f"--output={masks}", f"--report={report}", f"{saved},json", *others)
     assert plain.returncode == 1, plain.stderr
-    batch = python(
-        "infer_batch.py", *flags, f"--output={output}", f"--address={cluster}", f"--pack={pack}", *FLAGS[pack]
-    )
+    more = [*flags, f"--output={output}", f"--pack={pack}", *FLAGS[pack]]
+    batch = python("infer_batch.py", *more, f"--address={cluster}")
     assert batch.returncode == 1, batch.stderr
 
     contents, pictures = {}, {}
@@ -133,7 +133,7 @@ def both(cluster: str, tmp_path_factory: pytest.TempPathFactory, request: pytest
     with report.open(encoding="utf-8", newline="") as file:
         problems = {Path(row["photo"]).relative_to(photos).as_posix(): row["problem"] for row in csv.DictReader(file)}
     rows = {row["key"]: row for row in pq.read_table(output / "table").to_pylist()}
-    return Both(keys, contents, problems, pictures, plain.stderr, rows, output, batch.stdout, batch.stderr)
+    return Both(keys, contents, problems, pictures, plain.stderr, rows, [*more], output, batch.stdout, batch.stderr)
 
 
 def test_rows_are_the_json_of_infer_py(both: Both) -> None:
@@ -186,6 +186,12 @@ def test_the_bar_and_the_summary_count_what_was_done(both: Both) -> None:
     assert last == f"6 photos in {both.output / 'table'}, 2 failed"
     for stage in ("read", "network", "draw"):
         assert re.search(rf"^{stage} +\d+\.\d +\d+\.\d +\d+\.\d\d$", both.stdout, re.MULTILINE)
+
+
+def test_where_nothing_is_left_ray_is_not_called(both: Both) -> None:
+    done = python("infer_batch.py", *both.flags, "--resume", "--address=127.0.0.1:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"Nothing to do: all photos have a row in {both.output / 'table'} already\n")
 
 
 def test_ray_is_not_heard(both: Both) -> None:

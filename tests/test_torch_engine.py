@@ -40,6 +40,7 @@ def test_engines_give_the_labels_of_the_plain_network(engine: str) -> None:
 
 
 @needs_ccp
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
 def test_engines_give_the_labels_of_the_plain_network_on_photos_of_whole_people(engine: str) -> None:
     assert agreement(engine, sorted((CCP / "train").glob("*.jpg"))[::150]) >= 0.9995

@@ -95,7 +95,7 @@ def test_a_compiled_network_is_saved_as_itself(train_flags: TrainFlags, tmp_path
 
 
 def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path) -> None:
-    settings = ["--iter=6", "--save_freq=3", "--ema=0.9", "--lr_schedule=polynomial", "--accumulate=4"]
+    settings = ["--iter=6", "--save_freq=3", "--ema=0.9", "--lr_schedule=polynomial", "--accumulate=2"]
     settings += [
         "--augment_crop=0.5",
         "--augment_flip=0.5",
@@ -128,7 +128,9 @@ def test_resuming_after_a_kill_is_exact(train_flags: TrainFlags, tmp_path: Path)
         assert_equal(one, other)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.long) for n in (signal.SIGINT, signal.SIGHUP))]
+)
 def test_a_signal_saves_then_leaves(train_flags: TrainFlags, tmp_path: Path, number: signal.Signals) -> None:
     flags = train_flags("--iter=100000", "--print_freq=1", "--save_freq=1", "--nThreads=1")
     process = start(sys.executable, "train.py", *flags)

@@ -70,7 +70,8 @@ class InferBatchOptions(BatchOptions):
             if not getattr(self, name):
                 raise OptionError(f"--{name}: expected a path or an address, found an empty text")
         if not set(self.pictures) <= set(PICTURES):
-            raise OptionError(f"--save: expected some of {','.join(PICTURES)}, with commas, found {self.save!r}")
+            also = "; the table has what JSON files say" if "json" in self.pictures else ""
+            raise OptionError(f"--save: expected some of {','.join(PICTURES)}, with commas, found {self.save!r}{also}")
         if self.crop and "cutout" not in self.pictures:
             raise OptionError(f"--crop: expected cutout in --save, found {self.save!r}")
         if self.size == "native":

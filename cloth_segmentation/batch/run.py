@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -14,20 +14,24 @@ from tqdm import tqdm
 
 from cloth_segmentation.batch import engine
 from cloth_segmentation.batch.options import InferBatchOptions
-from cloth_segmentation.batch.sources import Unit, find_photos
+from cloth_segmentation.batch.sources import Unit, check_place, find_photos
 from cloth_segmentation.batch.stages import STAGES
 from cloth_segmentation.batch.stores import open_store
 from cloth_segmentation.batch.table import PICTURES, TABLE, Table
+from cloth_segmentation.batch.watch import last_words
 from cloth_segmentation.command.flags import describe
 from cloth_segmentation.command.main import check_only, photos
 from cloth_segmentation.command.photo_folder import NAMED, listed
 from cloth_segmentation.command.pipeline import in_batches
 from cloth_segmentation.command.problems import failure
+from cloth_segmentation.command.script import program
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.segmenter import Segmenter
 
 UNITS_AT_ONCE = 20_000
 """Units that Ray is given at once. It holds a little of each, so there is a limit."""
+
+GOES_ON = "the same command with --resume goes on from here"
 
 
 class Tally:
@@ -69,6 +73,7 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
         raise RunError(f"--output {output.address}: expected another place than that of the photos, found the same")
     if any(place.is_below(output / name) for name in (TABLE, PICTURES)):
         raise RunError(f"--input {place.address}: expected photos, found what goes to --output {output.address}")
+    check_place(place)
     opt = replace(opt, input=place.address, output=output.address)  # without what may be secret
     segment, content = load(opt, segmenter)
     check_only(opt.kept, segment.classes)
@@ -83,10 +88,19 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
             print(f"{output.address}: left out of the photos, since the table goes there")
         for remark in (*table.remarks, *plan.remarks):
             print(remark)
+        batches = in_batches(plan.units, UNITS_AT_ONCE)
+        if (first := next(batches, None)) is None:
+            print(f"Nothing to do: all photos have a row in {(output / TABLE).address} already")
+            return 0
         print(segment.describe(), flush=True)
         tree = output if opt.pack == "tree" else None
         outcome = engine.Outcome()
-        with engine.connected(opt.address), tqdm(total=plan.photos, unit="photo", dynamic_ncols=True) as progress:
+        cut_off = f"{program()}: ended from outside, maybe by Ray, whose cluster is lost; {GOES_ON}"
+        with (
+            last_words(cut_off),
+            engine.connected(opt.address),
+            tqdm(total=plan.photos, unit="photo", dynamic_ncols=True) as progress,
+        ):
             workers.check_room()
             tally = Tally(progress)
             stages = engine.Stages(
@@ -95,7 +109,7 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
                 weights=content,
                 draw=(segment, opt.kept, opt.pictures, opt.crop, tree),
             )
-            for units in in_batches(plan.units, UNITS_AT_ONCE):
+            for units in chain([first], batches):
                 try:
                     with closing(engine.run(units, opt.address, stages, workers, table.keys, outcome)) as coming:
                         for rows in coming:
@@ -127,7 +141,7 @@ def tell_missing(total: int | None, table: Table, units: Iterable[Unit]) -> None
     print(
         f"Missing: {'some photos' if missing is None or missing < 0 else photos(missing)}"
         + (f" ({listed(first)})" if first else "")
-        + "; the same command with --resume goes on from here",
+        + f"; {GOES_ON}",
         file=sys.stderr,
     )
 

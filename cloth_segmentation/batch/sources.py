@@ -249,11 +249,31 @@ def key_of(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def check_place(place: Store) -> None:
+    """Raise RunError if nothing is there, or what cannot hold photos."""
+    try:
+        kind = place.kind()
+        if not kind:
+            no_bucket = is_address(place.address) and not place.root.kind()
+            found = f"no bucket {place.root.name}" if no_bucket else "nothing of that name"
+            raise RunError(f"--input {place.address}: expected photos, found {found}")
+    except OSError as error:
+        raise _no_place(place, error) from error
+    if kind == "other":
+        raise RunError(f"--input {place.address}: expected photos, found what is neither a file nor a folder")
+
+
+def _no_place(place: Store, error: OSError) -> RunError:
+    return RunError(
+        f"--input {place.address}: expected a place that can be read, found one that cannot be ({words_of(error)})"
+    )
+
+
 def find_photos(place: Store, column: str, key_column: str, size: int, done: Done, output: Store | None = None) -> Plan:
     """See what photos there are.
 
     Args:
-        place: a folder, a photo, a tar, or a Parquet file.
+        place: a folder, a photo, a tar, or a Parquet file, which has passed ``check_place``.
         column: that of the photos or their addresses in a Parquet file; "": the only one that fits.
         key_column: that of their keys; "": the address, or the file's name and the number of the row.
         size: photos in a unit.
@@ -264,20 +284,11 @@ def find_photos(place: Store, column: str, key_column: str, size: int, done: Don
         RunError: there are none, or they cannot be listed.
     """
     try:
-        kind = place.kind()
-        if not kind:
-            no_bucket = is_address(place.address) and not place.root.kind()
-            found = f"no bucket {place.root.name}" if no_bucket else "nothing of that name"
-            raise RunError(f"--input {place.address}: expected photos, found {found}")
-        if kind == "other":
-            raise RunError(f"--input {place.address}: expected photos, found what is neither a file nor a folder")
-        if kind == "file":
+        if place.kind() == "file":
             return _joined(place, [_of_file(place, column, key_column, size, done)], [], done)
         files, refused, others = _listed(place, output)
     except OSError as error:
-        raise RunError(
-            f"--input {place.address}: expected a place that can be read, found one that cannot be ({words_of(error)})"
-        ) from error
+        raise _no_place(place, error) from error
 
     if not files and not refused:
         for endings in (TARS, (".parquet",)):
@@ -287,11 +298,19 @@ def find_photos(place: Store, column: str, key_column: str, size: int, done: Don
                 return _joined(place, plans, [name for name in others if name not in chosen], done)
         found = f"none among {first_names(others)}" if others else "an empty folder"
         raise RunError(f"--input {place.address}: expected photos, tars or Parquet files, found {found}")
+    _check_no_columns(place, column, key_column)
     left = [name for name in files if key_of(name) not in done]
     units: list[Unit] = [Files(place, tuple(names)) for names in in_batches(left, size)]
     left_refused = [entry for entry in refused if entry[0] not in done]
     units += [Refused(tuple(entries)) for entries in in_batches(left_refused, size)]
     return Plan(units, len(left) + len(left_refused), _left_out(others))
+
+
+def _check_no_columns(place: Store, column: str, key_column: str) -> None:
+    """Raise RunError if a column is wanted of what has none."""
+    if column or key_column:
+        flag = "--column" if column else "--key_column"
+        raise RunError(f"{flag} {column or key_column}: expected Parquet files in {place.address}, found other files")
 
 
 def _listed(place: Store, output: Store | None) -> tuple[list[str], list[tuple[str, str]], list[str]]:
@@ -329,12 +348,13 @@ def _of_file(
 ) -> Plan:
     """Plan for one file, by the ending of its name. Raises RunError and OSError."""
     name = place.name if name is None else name
+    if name.lower().endswith(".parquet"):
+        return _of_parquet(place, name, column, key_column, size, done, set() if keys_seen is None else keys_seen)
+    _check_no_columns(place, column, key_column)
     if name.lower().endswith(TARS):
         begin = key_of(name)  # which is a key itself, where the tar could not be read to its end
         mine = islice(done.ordered, bisect_left(done.ordered, begin), None)
         return Plan([Tar(place, name, frozenset(takewhile(lambda key: key.startswith(begin), mine)))], None, [])
-    if name.lower().endswith(".parquet"):
-        return _of_parquet(place, name, column, key_column, size, done, set() if keys_seen is None else keys_seen)
     return Plan([] if key_of(place.name) in done else [Files(place.folder, (place.name,))], 1, [])
 
 
