@@ -141,6 +141,8 @@ class OnnxEngine:
         # A planned layout of all tensors of a size takes 1.1 GB more at 768 x 768 than tensors that come and go.
         settings.enable_mem_pattern = False
         settings.intra_op_num_threads = cpu_threads()
+        if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":  # OpenMP's word for threads that give way
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return_large_blocks()
         try:
             session = onnxruntime.InferenceSession(

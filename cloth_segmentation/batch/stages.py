@@ -80,6 +80,7 @@ class Network:
             threads: of the network on a CPU.
         """
         os.environ["OMP_NUM_THREADS"] = str(threads)  # Ray has set another number
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # other workers need the cores
         self.segment, self.batch_size = _at_home(segment, weights), batch_size
 
     def __call__(self, photos: pa.Table) -> Iterator[pa.Table]:
