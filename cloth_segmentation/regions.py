@@ -1,4 +1,4 @@
-"""Connected regions of a label map: small ones, and garments that are torn between two classes."""
+"""Regions of a label map: small ones, garments that are torn between two classes, and how far they reach."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +75,41 @@ def _absorb(labels: NDArray[np.uint8], value: int, least: float) -> bool:
         labels[box][region] = np.bincount(labels[box][around]).argmax()
         changed = True
     return changed
+
+
+def grow(labels: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """Let clothes reach further into the background.
+
+    A pixel of background takes the class of the nearest pixel of clothes, if that is near enough. Where classes meet,
+    neither grows.
+
+    Args:
+        labels: label map (H, W); 0 is background.
+        pixels: how far, as the crow flies.
+    """
+    result: NDArray[np.uint8] = labels.copy()
+    boxes = ndimage.find_objects((labels > 0).view(np.uint8))
+    if boxes:
+        box = tuple(slice(max(side.start - pixels, 0), side.stop + pixels) for side in boxes[0])
+        distance, nearest = ndimage.distance_transform_edt(labels[box] == 0, return_indices=True)
+        result[box] = np.where(distance <= pixels, labels[box][tuple(nearest)], 0)
+    return result
+
+
+def shrink(labels: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """Make background of the pixels of each class that are near to others.
+
+    What the photo cuts off has no edge there, and stays.
+
+    Args:
+        labels: label map (H, W); 0 is background.
+        pixels: how near, as the crow flies.
+    """
+    result: NDArray[np.uint8] = labels.copy()
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            around = _with_border(*box)
+            mask = labels[around] == number
+            if not mask.all():
+                result[around][mask & (ndimage.distance_transform_edt(mask) <= pixels)] = 0
+    return result

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cloth_segmentation.classes import CLOTHES, ClassSet
 from cloth_segmentation.coco import encode_coco
+from cloth_segmentation.colors import Color
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.logits import probabilities
 from cloth_segmentation.photos import Photo, Size, Stamp, file_stamp, read_photo
@@ -117,10 +118,37 @@ class Segmentation:
         """The same for some classes: pixels of the others are background."""
         numbers = sorted(map(self.class_set.number, classes))
         kept = np.where(np.isin(self.labels, numbers), self.labels, np.uint8(0))
-        some = replace(self, labels=kept, classes=tuple(self.class_set.names[number] for number in numbers if number))
+        return self._changed(labels=kept, classes=tuple(self.class_set.names[number] for number in numbers if number))
+
+    def grown(self, pixels: int) -> "Segmentation":
+        """The same with clothes that reach further into the background, as masks for try-on do.
+
+        After ``only``, a class grows over others, which are background then. Cut-outs have hard edges where it grew.
+
+        Args:
+            pixels: of the photo; 0 or more.
+
+        Raises:
+            ValueError: pixels is no whole number of at least 0.
+        """
+        from cloth_segmentation.regions import grow  # scipy takes longer to import than all else that a mask needs
+
+        return self._changed(labels=grow(self.labels, _checked(pixels)))
+
+    def shrunk(self, pixels: int) -> "Segmentation":
+        """The same without the pixels of each class that are as near as this to other classes or the background.
+
+        Args and errors are those of ``grown``.
+        """
+        from cloth_segmentation.regions import shrink
+
+        return self._changed(labels=shrink(self.labels, _checked(pixels)))
+
+    def _changed(self, **changes: Any) -> "Segmentation":
+        other = replace(self, **changes)
         if "_read" in vars(self):
-            vars(some)["_read"] = self._read  # once is enough
-        return some
+            vars(other)["_read"] = self._read  # once is enough
+        return other
 
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each class at each pixel, (C, H, W), 0 to 1, from the softmax of the logits.
@@ -142,14 +170,15 @@ class Segmentation:
         """The photo with its clothes tinted and outlined in the colours of their classes, RGB."""
         return overlay(self.photo, self.labels, self.class_set.palette)
 
-    def cutout(self, name: str, *, crop: bool = False) -> Image.Image:
-        """The photo with all but one class transparent, and soft edges, RGBA.
+    def cutout(self, name: str, *, crop: bool = False, background: Color | None = None) -> Image.Image:
+        """The photo with all but one class transparent, and soft edges, RGBA; or on a background, RGB.
 
         What is transparent in the photo is so here, to the same degree.
 
         Args:
             name: the class. If the photo does not have it, everything is transparent.
             crop: leave out what is transparent around it, if there is something that is not.
+            background: RGB, 0 to 255, of what would be transparent; None: it is.
         """
         # scipy takes longer to import than all else that is needed.
         from cloth_segmentation.cutouts import coverage, cut_out
@@ -157,7 +186,13 @@ class Segmentation:
         number = self.class_set.number(name)
         covered = coverage(self.labels == number, self.logits, number)
         picture = cut_out(self._read.colors, covered, self._read.alpha)
-        return picture.crop(picture.getchannel("A").getbbox()) if crop else picture
+        if crop:
+            picture = picture.crop(picture.getchannel("A").getbbox())
+        if background is None:
+            return picture
+        behind = Image.new("RGB", picture.size, background)
+        behind.paste(picture, mask=picture.getchannel("A"))
+        return behind
 
     def to_dict(self) -> dict[str, Any]:
         """What was found, in numbers, text and lists: what JSON can hold. docs/outputs.md explains each key."""
@@ -188,3 +223,9 @@ class Segmentation:
     def to_json(self) -> str:
         """``to_dict`` as JSON."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def _checked(pixels: int) -> int:
+    if type(pixels) is not int or pixels < 0:
+        raise ValueError(f"pixels: expected a whole number of at least 0, found {pixels!r}")
+    return pixels

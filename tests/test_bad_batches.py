@@ -65,6 +65,7 @@ def with_earlier_run(
         made = {
             "weights": weights_sum(folder), "size": [64, 64], "classes": ["upper body", "lower body", "full body"],
             "flip": False, "consistent": True, "min_area": 0.0, "amp": "off", "save": "", "pack": "tree", "crop": False,
+            "background": "transparent", "grow": 0, "shrink": 0,
         }  # fmt: skip
         run = {"run": "0" * 12, "host": socket.gethostname(), "pid": 1, "alive": None}
         run |= {"settings": made | (settings or {})}

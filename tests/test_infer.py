@@ -309,6 +309,23 @@ def test_one_class_cropped(dressed: tuple[Path, list[str]]) -> None:
     assert not np.asarray(Image.open(out / "a_mask_lower.png")).any()
 
 
+def test_a_grown_class_on_a_background(dressed: tuple[Path, list[str]]) -> None:
+    out, common = dressed
+    assert infer.main([*common, "--save=mask", "--only=upper"]) == 0
+    with Image.open(out / "a.png") as mask:
+        before = int((np.asarray(mask) == 1).sum())
+    flags = ["--save=mask,cutout,json", "--only=upper", "--grow=6", "--background=#fe0102"]
+    assert infer.main([*common, *flags]) == 0
+    labels = np.asarray(Image.open(out / "a.png"))
+    assert json.loads((out / "a.json").read_text())["classes"][0]["pixels"] == (labels == 1).sum() > before
+    with Image.open(out / "a_cutout_upper.png") as cutout:
+        assert cutout.mode == "RGB"
+        assert (np.asarray(cutout)[labels == 0] == (254, 1, 2)).mean() > 0.95  # edges are soft
+    assert infer.main([*common, "--save=mask", "--only=upper", "--shrink=6"]) == 0
+    with Image.open(out / "a.png") as mask:
+        assert 0 < (np.asarray(mask) == 1).sum() < before
+
+
 def test_cutouts_that_no_longer_hold_go_and_nothing_else(dressed: tuple[Path, list[str]]) -> None:
     out, common = dressed
     assert infer.main([*common, "--save=cutout", "--only=upper"]) == 0

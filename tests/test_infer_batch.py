@@ -32,6 +32,7 @@ from cloth_segmentation.batch.sources import Done, Entry, Files, Unit, find_phot
 from cloth_segmentation.batch.stages import DRAWN, UNITS, Draw, Network, Read
 from cloth_segmentation.batch.stores import Store, open_store
 from cloth_segmentation.batch.table import CLASS, ROW, WEIGHTS
+from cloth_segmentation.command.outputs import Drawing
 from cloth_segmentation.errors import RunError
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
@@ -287,7 +288,7 @@ def pass_through(
     """Rows that the stages make of units."""
     read = Read(segment, keep=bool({"overlay", "cutout"} & set(outputs)))
     network = Network(segment, BUNDLED.read_bytes, batch_size, 1)
-    draw = Draw(segment, (), outputs, False, tree)
+    draw = Draw(segment, Drawing(), outputs, tree)
     table = pa.table({"unit": [pickle.dumps(unit) for unit in units]}, schema=UNITS)
     seen = pa.concat_tables(read(table))
     logits = pa.concat_tables(network(seen))

@@ -126,6 +126,14 @@ def test_mistakes_name_flag_expectation_and_finding(
             "--save: expected some of mask,overlay,cutout,classes,json, with commas, found ''",
         ),
         (InferOptions, ["--crop"], "--crop: expected cutout in --save, found 'mask'"),
+        (InferOptions, ["--background", "#ffffff"], "--background #ffffff: expected cutout in --save, found 'mask'"),
+        (
+            InferOptions,
+            ["--save", "cutout", "--background", "white"],
+            "--background: expected transparent or a colour as #rrggbb, such as #ffffff, found 'white'",
+        ),
+        (InferOptions, ["--grow", "3", "--shrink", "3"], "--grow 3: expected it without --shrink, found both"),
+        (InferOptions, ["--shrink", "-3"], "--shrink: expected a whole number of at least 0"),
         (
             InferOptions,
             ["--save", "cutout", "--skip_existing"],

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cloth_segmentation.logits import label_map
-from cloth_segmentation.regions import absorb_small, join_torn
+from cloth_segmentation.regions import absorb_small, grow, join_torn, shrink
 
 
 def logits_of(labels: np.ndarray) -> np.ndarray:
@@ -101,3 +101,36 @@ def test_a_small_region_in_a_small_region_goes_too() -> None:
     labels[10:13, 10:13] = 2
     labels[11, 11] = 1
     assert not absorb_small(labels, 0.01).any()
+
+
+def two_classes() -> np.ndarray:
+    """One class above another, which the lower border cuts off."""
+    labels = np.zeros((60, 50), dtype=np.uint8)
+    labels[20:40, 15:35] = 1
+    labels[40:, 15:35] = 2
+    return labels
+
+
+def test_clothes_grow_into_the_background_alone() -> None:
+    labels = two_classes()
+    grown = grow(labels, 5)
+    rows, columns = np.mgrid[:60, :50]
+    distance = np.hypot(np.maximum(20 - rows, 0), np.maximum(15 - columns, 0) + np.maximum(columns - 34, 0))
+    np.testing.assert_array_equal(grown > 0, distance <= 5)
+    np.testing.assert_array_equal(grown[labels > 0], labels[labels > 0])
+    assert (grown[:40][distance[:40] <= 5] == 1).all()
+    assert (grown[40:][distance[40:] <= 5] == 2).all()
+    assert (grow(labels, 500) > 0).all()
+    assert not grow(np.zeros_like(labels), 5).any()
+    np.testing.assert_array_equal(grow(labels, 0), labels)
+
+
+def test_classes_shrink_from_all_edges_but_those_of_the_photo() -> None:
+    expected = np.zeros((60, 50), dtype=np.uint8)
+    expected[23:37, 18:32] = 1
+    expected[43:, 18:32] = 2
+    np.testing.assert_array_equal(shrink(two_classes(), 3), expected)
+    assert not shrink(two_classes(), 11).any()
+    np.testing.assert_array_equal(shrink(two_classes(), 0), two_classes())
+    whole = np.full((5, 6), 3, dtype=np.uint8)
+    np.testing.assert_array_equal(shrink(whole, 9), whole)

@@ -416,6 +416,28 @@ def test_a_cutout_of_what_is_not_there_is_empty(astronaut: Segmentation) -> None
         assert empty.getextrema() == ((0, 0),) * 4
 
 
+def test_a_cutout_may_have_a_background(astronaut: Segmentation) -> None:
+    clear = astronaut.cutout("upper", crop=True)
+    filled = astronaut.cutout("upper", crop=True, background=(10, 200, 30))
+    assert (filled.mode, filled.size) == ("RGB", clear.size)
+    pixels, alpha = np.asarray(filled), np.asarray(clear)[..., 3]
+    np.testing.assert_array_equal(pixels[alpha == 255], np.asarray(clear)[alpha == 255, :3])
+    assert (pixels[alpha == 0] == (10, 200, 30)).all()
+
+
+def test_clothes_reach_as_far_as_is_wanted(astronaut: Segmentation) -> None:
+    grown, shrunk = astronaut.only("upper").grown(7), astronaut.shrunk(7)
+    upper = astronaut.labels == 1
+    assert (upper & (grown.labels == 1)).sum() == upper.sum() < (grown.labels == 1).sum()
+    assert 0 < (shrunk.labels == 1).sum() == ((shrunk.labels == 1) & upper).sum() < upper.sum()
+    assert grown.to_dict()["classes"][0]["pixels"] == (grown.labels == 1).sum()
+    alpha = np.asarray(grown.cutout("upper"))[..., 3]
+    assert ((alpha >= 128) == (grown.labels == 1)).all()
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="pixels: expected a whole number of at least 0, found"):
+            astronaut.grown(wrong)
+
+
 def test_a_photo_that_has_changed_is_not_cut_by_the_old_mask(segment: Segmenter, tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"  # all files of one size have the same number of bytes
     with Image.open(ASTRONAUT) as photo:

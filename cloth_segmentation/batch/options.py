@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cloth_segmentation.command.base_options import OptionError, option
-from cloth_segmentation.command.infer_options import BatchOptions, words
+from cloth_segmentation.command.infer_options import DrawOptions, words
 from cloth_segmentation.command.outputs import OUTPUTS
 
 PACKS = ("tree", "tar")
@@ -14,7 +14,7 @@ PICTURES = tuple(name for name in OUTPUTS if name != "json")
 
 
 @dataclass(frozen=True)
-class InferBatchOptions(BatchOptions):
+class InferBatchOptions(DrawOptions):
     """Find the clothes in very many photos, on one machine or a Ray cluster: a Parquet table, masks, cut-outs."""
 
     device: str = option("auto", "auto alone: --gpus says whether there are GPUs")
@@ -41,11 +41,6 @@ class InferBatchOptions(BatchOptions):
     pack: str = option(
         "tree", "how pictures are written: tree (a file each) or tar (a tar for each Parquet file)", choices=PACKS
     )
-    only: str = option(
-        "",
-        "classes to find, separated by commas, by their first words, such as upper,lower; others are background [all]",
-    )
-    crop: bool = option(False, "crop cut-outs to what is not transparent")
     resume: bool = option(False, "go on with an output that is there: leave out photos that it has")
     rows: int = option(1000, "photos in a Parquet file", least=1)
 
@@ -69,11 +64,9 @@ class InferBatchOptions(BatchOptions):
         for name in ("input", "output"):
             if not getattr(self, name):
                 raise OptionError(f"--{name}: expected a path or an address, found an empty text")
-        if not set(self.pictures) <= set(PICTURES):
-            also = "; the table has what JSON files say" if "json" in self.pictures else ""
+        if not set(self.outputs) <= set(PICTURES):
+            also = "; the table has what JSON files say" if "json" in self.outputs else ""
             raise OptionError(f"--save: expected some of {','.join(PICTURES)}, with commas, found {self.save!r}{also}")
-        if self.crop and "cutout" not in self.pictures:
-            raise OptionError(f"--crop: expected cutout in --save, found {self.save!r}")
         if self.size == "native":
             raise OptionError("--size native: expected one size for all photos, which share batches, found native")
         if self.device != "auto":
@@ -86,11 +79,6 @@ class InferBatchOptions(BatchOptions):
             raise OptionError(f"--gpus: expected a share of one GPU, or whole ones, found {self.gpus:g}")
 
     @property
-    def pictures(self) -> tuple[str, ...]:
+    def outputs(self) -> tuple[str, ...]:
         """The outputs of --save, as a tuple."""
         return words(self.save) if self.save else ()
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """The classes of --only, as a tuple; empty for all."""
-        return words(self.only) if self.only else ()

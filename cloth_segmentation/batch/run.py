@@ -31,6 +31,9 @@ from cloth_segmentation.segmenter import Segmenter
 UNITS_AT_ONCE = 20_000
 """Units that Ray is given at once. It holds a little of each, so there is a limit."""
 
+SETTINGS = ("flip", "consistent", "min_area", "amp", "save", "pack", "crop", "background", "grow", "shrink")
+"""Options on which rows and pictures depend, as do weights, size and classes."""
+
 GOES_ON = "the same command with --resume goes on from here"
 
 
@@ -104,10 +107,10 @@ def segment_all(opt: InferBatchOptions, segmenter: type[Segmenter]) -> int:
             workers.check_room()
             tally = Tally(progress)
             stages = engine.Stages(
-                read=(segment, bool({"overlay", "cutout"} & set(opt.pictures))),
+                read=(segment, bool({"overlay", "cutout"} & set(opt.outputs))),
                 network=(segment, opt.batch_size, opt.threads),
                 weights=content,
-                draw=(segment, opt.kept, opt.pictures, opt.crop, tree),
+                draw=(segment, opt.drawing, opt.outputs, tree),
             )
             for units in chain([first], batches):
                 try:
@@ -162,5 +165,5 @@ def settings(opt: InferBatchOptions, segment: Segmenter) -> dict[str, Any]:
         "weights": weights["sha256"],
         "size": weights["seen_at"],
         "classes": list(opt.kept or segment.classes.names[1:]),
-        **{name: getattr(opt, name) for name in ("flip", "consistent", "min_area", "amp", "save", "pack", "crop")},
+        **{name: getattr(opt, name) for name in SETTINGS},
     }

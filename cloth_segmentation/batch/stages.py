@@ -17,7 +17,7 @@ import cloth_segmentation
 from cloth_segmentation.batch.sources import Unit, key_of
 from cloth_segmentation.batch.stores import Store, safe_path
 from cloth_segmentation.batch.table import PICTURES, ROW
-from cloth_segmentation.command.outputs import NOTES, Job, pictures
+from cloth_segmentation.command.outputs import NOTES, Drawing, Job, pictures
 from cloth_segmentation.command.pipeline import in_batches
 from cloth_segmentation.command.problems import reason, writing
 from cloth_segmentation.errors import DataError
@@ -123,9 +123,8 @@ class Draw:
     """Logits -> rows of the table, and pictures."""
 
     segment: Segmenter
-    only: tuple[str, ...]  # classes; none: all
+    drawing: Drawing
     outputs: tuple[str, ...]  # pictures to draw
-    crop: bool
     tree: Store | None  # where each picture is written as a file; None: they go with the rows, for a tar
 
     def __call__(self, photos: pa.Table) -> Iterator[pa.Table]:
@@ -146,9 +145,7 @@ class Draw:
             yield pa.Table.from_pylist([{**drawn, **seconds, "software": cloth_segmentation.__version__}], DRAWN)
 
     def _draw(self, key: str, seen: Seen, logits: Any) -> dict[str, Any]:
-        one = self.segment.segmentation(seen, logits)
-        if self.only:
-            one = one.only(*self.only)
+        one = self.drawing.of(self.segment.segmentation(seen, logits))
         content = {name: value for name, value in one.to_dict().items() if name != "photo"}
         return {**content, "notes": list(seen.notes), "pictures": list(self._pictures(key, one))}
 
@@ -157,7 +154,7 @@ class Draw:
             return
         if (path := safe_path(key)) is None:
             raise DataError("expected a name that can be a path of pictures, found another")
-        for output, name, picture in pictures(one, self.outputs, crop=self.crop):
+        for output, name, picture in pictures(one, self.outputs, self.drawing):
             job = Job(Path(path), Path(output, f"{path}.png"))
             place = job.path(output, name)
             file = BytesIO()

@@ -1,11 +1,13 @@
 """Options of infer.py, and those that evaluate.py and app.py share with it."""
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from cloth_segmentation.colors import Color
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
-from cloth_segmentation.command.outputs import OUTPUTS
+from cloth_segmentation.command.outputs import OUTPUTS, Drawing
 from cloth_segmentation.segmenter import ENGINES, PRECISIONS, SIDES
 
 
@@ -119,7 +121,48 @@ class BatchOptions(SegmentOptions):
 
 
 @dataclass(frozen=True)
-class InferOptions(BatchOptions):
+class DrawOptions(BatchOptions):
+    """Options of scripts that draw pictures of many photos."""
+
+    only: str = option(
+        "",
+        "classes to draw, separated by commas, by their first words, such as upper,lower; others are background [all]",
+    )
+    grow: int = option(0, "pixels by which clothes reach further into the background", least=0, most=10_000)
+    shrink: int = option(0, "pixels by which each class reaches less far", least=0, most=10_000)
+    crop: bool = option(False, "crop cut-outs to what is not transparent")
+    background: str = option("transparent", "what is behind cut-outs: transparent, or a colour as #rrggbb")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for flag, given in (("--crop", self.crop), (f"--background {self.background}", self.background != CLEAR)):
+            if given and "cutout" not in self.outputs:
+                raise OptionError(f"{flag}: expected cutout in --save, found {','.join(self.outputs)!r}")
+        if self.grow and self.shrink:
+            raise OptionError(f"--grow {self.grow}: expected it without --shrink, found both")
+        try:
+            read_color(self.background)
+        except ValueError as error:
+            raise OptionError(f"--background: {error}") from error
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """What is drawn."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The classes of --only, as a tuple; empty for all."""
+        return words(self.only) if self.only else ()
+
+    @property
+    def drawing(self) -> Drawing:
+        """How to draw."""
+        return Drawing(self.kept, self.grow - self.shrink, self.crop, read_color(self.background))
+
+
+@dataclass(frozen=True)
+class InferOptions(DrawOptions):
     """Find the clothes in every photo of a folder: masks, overlays, cut-outs, numbers."""
 
     input: str = option("input_images", "a folder of photos, sub-folders included, or one photo", word=True)
@@ -133,11 +176,6 @@ class InferOptions(BatchOptions):
         "(NAME_cutout_upper.png, ...: a class, all else transparent), classes (NAME_mask_upper.png, ...: a class in "
         "black and white), json (NAME.json: shares, boxes, run-length encodings)",
     )
-    only: str = option(
-        "",
-        "classes to draw, separated by commas, by their first words, such as upper,lower; others are background [all]",
-    )
-    crop: bool = option(False, "crop cut-outs to what is not transparent")
     skip_existing: bool = option(False, "leave photos alone whose outputs are there already: go on with a stopped run")
     report: str = option("", "CSV file for the names of photos that failed, and why [none]")
 
@@ -148,8 +186,6 @@ class InferOptions(BatchOptions):
                 raise OptionError(f"--{name}: expected a path, found an empty text")
         if not set(self.outputs) <= set(OUTPUTS):
             raise OptionError(f"--save: expected some of {','.join(OUTPUTS)}, with commas, found {self.save!r}")
-        if self.crop and "cutout" not in self.outputs:
-            raise OptionError(f"--crop: expected cutout in --save, found {self.save!r}")
         if self.skip_existing and "cutout" in self.outputs and "json" not in self.outputs:
             raise OptionError(
                 "--skip_existing: expected json beside cutout in --save, since the JSON file tells of which classes a "
@@ -161,12 +197,21 @@ class InferOptions(BatchOptions):
         """The outputs of --save, as a tuple."""
         return words(self.save)
 
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """The classes of --only, as a tuple; empty for all."""
-        return words(self.only) if self.only else ()
-
 
 def words(text: str) -> tuple[str, ...]:
     """Words between commas, each once."""
     return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+CLEAR = "transparent"
+"""What names no colour."""
+
+
+def read_color(text: str) -> Color | None:
+    """#rrggbb -> RGB, 0 to 255; transparent -> None. Raises ValueError for anything else."""
+    if text == CLEAR:
+        return None
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"expected {CLEAR} or a colour as #rrggbb, such as #ffffff, found {text!r}")
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue

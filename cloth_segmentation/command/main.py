@@ -127,9 +127,8 @@ def is_done(job: Job, opt: InferOptions, classes: ClassSet) -> bool:
 
 def write(one: Segmentation, job: Job, opt: InferOptions) -> None:
     """Write what was asked for of one photo. Raises one of ``PHOTO_ERRORS``, or RunError: no more can be written."""
-    if opt.only:
-        one = one.only(*opt.kept)
-    for output, name, picture in pictures(one, opt.outputs, crop=opt.crop):
+    one = opt.drawing.of(one)
+    for output, name, picture in pictures(one, opt.outputs, opt.drawing):
         with writing(path := job.path(output, name)):
             save_picture(picture, path, NOTES.get(output, ""))
     if "cutout" in opt.outputs:

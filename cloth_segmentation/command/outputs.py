@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from cloth_segmentation.colors import Color
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.segmentation import Segmentation
 
@@ -39,15 +41,38 @@ NOTES = {"cutout": CUTOUT}
 """The note of each output that has one."""
 
 
-def pictures(one: Segmentation, outputs: Collection[str], *, crop: bool) -> Iterator[tuple[str, str, Image.Image]]:
+@dataclass(frozen=True)
+class Drawing:
+    """How outputs are to be drawn."""
+
+    only: tuple[str, ...] = ()
+    """Classes to draw; none: all."""
+
+    grow: int = 0
+    """Pixels by which clothes reach further; below 0: less far."""
+
+    crop: bool = False
+    """Crop cut-outs to what is not transparent."""
+
+    background: Color | None = None
+    """RGB behind cut-outs; None: they are transparent there."""
+
+    def of(self, one: Segmentation) -> Segmentation:
+        """What a photo shows, as far as it is wanted."""
+        if self.only:
+            one = one.only(*self.only)
+        return one.grown(self.grow) if self.grow > 0 else one.shrunk(-self.grow) if self.grow else one
+
+
+def pictures(one: Segmentation, outputs: Collection[str], drawing: Drawing) -> Iterator[tuple[str, str, Image.Image]]:
     """Draw the pictures among the outputs: (output, short name of the class or "", picture).
 
     A class that the photo does not have has no cut-out.
 
     Args:
-        one: what the photo shows.
+        one: what the photo shows, as far as it is wanted.
         outputs: what was asked for; what is no picture is passed over.
-        crop: crop cut-outs to what is not transparent.
+        drawing: how to draw cut-outs.
 
     Raises:
         DataError: the photo, which some pictures show, can no longer be read, or has changed.
@@ -56,7 +81,7 @@ def pictures(one: Segmentation, outputs: Collection[str], *, crop: bool) -> Iter
     short = one.class_set.short_name
     if "cutout" in outputs:
         for name in one.found:
-            yield "cutout", short(name), one.cutout(name, crop=crop)
+            yield "cutout", short(name), one.cutout(name, crop=drawing.crop, background=drawing.background)
     if "classes" in outputs:
         for name in one.classes:
             yield "classes", short(name), one.class_mask(name)
