@@ -4,12 +4,15 @@ python app.py
 python app.py --port 8000 --checkpoint weights.pth
 """
 
+import atexit
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -22,12 +25,18 @@ from cloth_segmentation.command.signals import ignore_stops
 from cloth_segmentation.errors import RunError
 from cloth_segmentation.pictures import brightened, overlay
 from cloth_segmentation.segmenter import PHOTO_ERRORS
+from cloth_segmentation.segmenter import Segmenter as LibrarySegmenter
+from cloth_segmentation.serve.options import ServeOptions
 from infer import Segmentation, Segmenter
 from options import AppOptions, parse
 from utils.web import OwnHeaders, StayHere, free_address, keep_swept
 
 if TYPE_CHECKING:
     import gradio as gr
+    from fastapi import FastAPI
+
+Limits = AppOptions | ServeOptions
+"""What says how large photos may be."""
 
 EXAMPLES = [Path(__file__).parent / "input_images" / name for name in ("astronaut.png", "grace_hopper.jpg")]
 """Photos to try it with: the bundled ones. Others in that folder are someone's own."""
@@ -166,7 +175,7 @@ def make_files(one: Segmentation, name: str, facts: dict[str, Any]) -> Files:
     return files
 
 
-def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
+def build(segment: LibrarySegmenter, opt: Limits) -> "gr.Blocks":
     """The page."""
     import gradio as gr
 
@@ -268,22 +277,58 @@ def build(segment: Segmenter, opt: AppOptions) -> "gr.Blocks":
     return blocks
 
 
-def launch(page: "gr.Blocks", opt: AppOptions, classes: ClassSet) -> None:
-    """Serve the page, in a thread of its own."""
+def settings(opt: Limits, classes: ClassSet) -> dict[str, Any]:
+    """Arguments of Gradio for the page, however it is served."""
     import gradio as gr
-    from starlette.middleware import Middleware
 
     limit = round(opt.max_megabytes * 1e6)
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     script = SCRIPT.replace("LIMIT_BYTES", str(limit)).replace("LIMIT_MEGABYTES", f"{opt.max_megabytes:g}")
+    return {
+        "max_file_size": limit, "ssr_mode": False, "pwa": False, "mcp_server": False, "enable_monitoring": False,
+        "run_history": False, "footer_links": [], "allowed_paths": [], "theme": gr.themes.Default(**fonts),
+        "head": script, "css": CSS + color_rules(classes),
+    }  # fmt: skip
+
+
+def launch(page: "gr.Blocks", opt: AppOptions, classes: ClassSet) -> None:
+    """Serve the page, in a thread of its own."""
+    from starlette.middleware import Middleware
+
     page.launch(
         server_name=opt.host, server_port=opt.port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        max_file_size=limit, state_session_capacity=20, ssr_mode=False, pwa=False, mcp_server=False,
-        enable_monitoring=False, run_history=False, footer_links=[], allowed_paths=[],
-        app_kwargs={"middleware": [Middleware(OwnHeaders)]}, theme=gr.themes.Default(**fonts), head=script,
-        css=CSS + color_rules(classes),
+        state_session_capacity=20, app_kwargs={"middleware": [Middleware(OwnHeaders)]}, **settings(opt, classes),
     )  # fmt: skip
     print(f"The page is at {page.local_url} (Ctrl-C ends it)", flush=True)
+
+
+def mount(app: "FastAPI", segment: LibrarySegmenter, opt: ServeOptions) -> None:
+    """Have the page at /page of the service too. Raises RunError."""
+    folder = Path(tempfile.mkdtemp(prefix="cloth_segmentation_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    gr = load_gradio(folder, {opt.host})
+    gr.mount_gradio_app(app, build(segment, opt), path="/page", **settings(opt, segment.classes))
+    Thread(target=keep_swept, args=(folder, KEPT), daemon=True).start()
+
+
+def load_gradio(folder: Path, addresses: set[str]) -> Any:
+    """Gradio, which keeps its files in a folder and stays on this machine.
+
+    Args:
+        folder: for the files of visitors.
+        addresses: of this machine, beside the loopback ones.
+
+    Raises:
+        RunError: it is not there.
+    """
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder), "NO_PROXY": "*"}
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise RunError("expected gradio, found none; pip install -r requirements-app.txt") from error
+    gr.set_static_paths(EXAMPLES)  # served from where they are, not from copies that would be swept away
+    sys.addaudithook(StayHere(addresses))  # Gradio can be told to fetch things, and may call home one day
+    return gr
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -294,13 +339,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # Pillow refuses larger photos when it has read their header, and cloth_segmentation/photos.py says so.
     Image.MAX_IMAGE_PIXELS = round(opt.max_megapixels * 1e6) // 2  # it warns from here on, and refuses twice as many
     with tempfile.TemporaryDirectory(prefix="cloth_segmentation_", ignore_cleanup_errors=True) as folder:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "NO_PROXY": "*"}
-        try:
-            import gradio as gr
-        except ImportError as error:
-            raise RunError("expected gradio, found none; pip install -r requirements-app.txt") from error
-        gr.set_static_paths(EXAMPLES)  # served from where they are, not from copies that would be swept away
-        sys.addaudithook(StayHere(addresses))  # Gradio can be told to fetch things, and may call home one day
+        load_gradio(Path(folder), addresses)
         try:
             launch(build(segment, opt), opt, segment.classes)
             keep_swept(Path(folder), KEPT)

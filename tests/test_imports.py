@@ -13,6 +13,9 @@ PARTS = ("options", "networks", "data", "utils")
 OF_BATCHES = {"ray", "pyarrow", "fsspec"}
 """What the extra for very many photos brings."""
 
+OF_THE_SERVICE = {"fastapi", "fastapi_offline", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+"""What the extra for the service brings."""
+
 
 def modules(path: Path) -> set[str]:
     """Modules that a file imports."""
@@ -36,7 +39,8 @@ def test_the_library_stands_on_its_own() -> None:
     files = list((ROOT / LIBRARY).rglob("*.py"))
     assert len(files) > 2
     for path in files:
-        more = OF_BATCHES if path.parent.name == "batch" else set()
+        more = {"batch": OF_BATCHES, "serve": OF_THE_SERVICE}.get(path.parent.name, set())
+        more = more | {"client.py": {"httpx"}, "on_ray.py": {"ray"}}.get(path.name, set())
         assert imported(path) <= set(sys.stdlib_module_names) | needed | more | {LIBRARY}, path
 
 
@@ -45,9 +49,22 @@ def test_only_batches_need_ray() -> None:
     files = [path for path in ROOT.glob("*.py") if path.name != "infer_batch.py"]
     files += [path for part in (*PARTS, LIBRARY) for path in (ROOT / part).rglob("*.py") if path.parent.name != "batch"]
     for path in files:
-        assert not imported(path) & OF_BATCHES, path
-        leads_there = any(name.startswith(f"{LIBRARY}.batch") for name in modules(path))
-        assert leads_there == (path == ROOT / LIBRARY / "command" / "__init__.py"), path
+        assert not imported(path) & (OF_BATCHES - ({"ray"} if path.name == "on_ray.py" else set())), path
+        assert not any(name.startswith(f"{LIBRARY}.batch") for name in modules(path)), path
+
+
+def test_only_the_service_needs_a_web_framework() -> None:
+    """The page, which stands on Gradio, and its scripts see no more of it than its options and headers."""
+    light = {f"{LIBRARY}.serve.options", f"{LIBRARY}.serve.headers"}
+    files = [path for path in ROOT.glob("*.py") if path.name not in ("serve.py", "app.py")]
+    files += [path for part in (*PARTS, LIBRARY) for path in (ROOT / part).rglob("*.py") if path.parent.name != "serve"]
+    for path in files:
+        assert not imported(path) & OF_THE_SERVICE, path
+        found = {name for name in modules(path) if name.startswith(f"{LIBRARY}.serve.")}
+        assert all(any(name.startswith(module) for module in light) for name in found), path
+    for module in light:
+        path = ROOT / f"{module.replace('.', '/')}.py"
+        assert not imported(path) & OF_THE_SERVICE, path
 
 
 def test_the_command_for_a_folder_loads_nothing_of_batches(tmp_path: Path) -> None:

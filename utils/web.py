@@ -10,21 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cloth_segmentation.errors import RunError
+from cloth_segmentation.serve.headers import HEADERS
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
-
-HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' "
-        b"data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
-        b"frame-ancestors 'self'",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
-"""What browsers are told with every answer: to fetch from this server only, whatever a page names."""
 
 
 class OwnHeaders:
@@ -36,7 +25,8 @@ class OwnHeaders:
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
         async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *HEADERS]
+                own = [(name.encode(), value.encode()) for name, value in HEADERS]
+                message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
         await self.app(scope, receive, send_more)

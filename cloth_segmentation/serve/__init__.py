@@ -1,0 +1,1 @@
+"""Photos as they come: the library over HTTP."""

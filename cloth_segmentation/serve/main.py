@@ -1,0 +1,117 @@
+"""The command for the service: what it is told, and whether it can be done here."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloth_segmentation.command.flags import describe, parse
+from cloth_segmentation.command.signals import heeded_stops
+from cloth_segmentation.errors import RunError
+from cloth_segmentation.segmenter import Segmenter
+from cloth_segmentation.serve.options import ServeOptions
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+Mount = Callable[["FastAPI", Segmenter, ServeOptions], None]
+"""Adds the page to the application."""
+
+KEYS = "CLOTH_SEGMENTATION_KEYS"
+"""Environment variable of keys, separated by commas."""
+
+LAST = 5
+"""Seconds more than a request may take for which the process waits for the last ones, once it was told to end."""
+
+
+def read_keys(opt: ServeOptions) -> list[str]:
+    """The keys of which requests must bring one. Raises RunError."""
+    if not opt.keys:
+        return [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    path = Path(opt.keys)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise RunError(f"--keys {path}: expected a text file with a key in each line, found none ({error})") from error
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise RunError(f"--keys {path}: expected a key in each line, found none; without --keys, all may ask")
+    return keys
+
+
+def main(argv: Sequence[str] | None = None, segmenter: type[Segmenter] = Segmenter, mount: Mount | None = None) -> int:
+    """Serve until a signal ends it.
+
+    Args:
+        argv: words of the command line; None: those of this process.
+        segmenter: what segments.
+        mount: adds the page; None: there is none.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        Error: the service cannot start.
+    """
+    opt = parse(ServeOptions, argv)
+    if opt.page and mount is None:
+        raise RunError("--page: expected a clone of the project, found the library alone; python serve.py has the page")
+    try:
+        import uvicorn
+
+        from cloth_segmentation.serve.application import create
+    except ImportError as error:
+        raise RunError(
+            f"expected FastAPI and uvicorn, found none that can be loaded ({error}); in a clone of the project, "
+            "pip install -r requirements-serve.txt, or, for the command without PyTorch, pip install '.[serve]'"
+        ) from error
+    keys = read_keys(opt)
+    segment = segmenter.load(**opt.loading)
+    print(describe(opt))
+    print(segment.describe(), flush=True)
+    app = create(segment, opt, keys)
+    print(f"Photos that go through the network at once: {app.state.service.gatherer.batch_size}", flush=True)
+    if mount is not None and opt.page:
+        mount(app, segment, opt)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=opt.host,
+            port=opt.port,
+            http="h11",
+            ws="none",
+            log_level="warning",
+            access_log=False,  # Entrance has one
+            server_header=False,
+            proxy_headers=bool(opt.proxies),
+            forwarded_allow_ips=list(opt.listed("proxies")),
+            timeout_graceful_shutdown=round(opt.max_seconds) + LAST,
+        )
+    )
+    _hang_up_as_stop()
+    with _listening(opt) as listener:
+        print(f"The service is at http://{opt.host}:{opt.port} (Ctrl-C ends it)", flush=True)
+        try:
+            server.run([listener])
+        except KeyboardInterrupt:  # which uvicorn raises once it has ended by a signal
+            print("Ended by a signal; what was begun is answered", flush=True)
+    return 0
+
+
+def _listening(opt: ServeOptions) -> socket.socket:
+    """A socket at the address of the service. Raises RunError."""
+    try:
+        return socket.create_server((opt.host, opt.port), backlog=512)
+    except OSError as error:
+        raise RunError(
+            f"--host {opt.host} --port {opt.port}: expected an address of this machine that is free, found one that is "
+            f"not ({error.strerror}); name another one"
+        ) from error
+
+
+def _hang_up_as_stop() -> None:
+    """Have the end of the terminal end the service as the other stop signals do, of which uvicorn knows."""
+    if hasattr(signal, "SIGHUP") and signal.SIGHUP in heeded_stops():
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))

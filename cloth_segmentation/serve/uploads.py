@@ -1,0 +1,93 @@
+"""The photo of a request: its body, or the one file of a form. It stays in memory."""
+
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from cloth_segmentation.serve.problems import Problem
+
+FORM = "multipart/form-data"
+CURL = "application/x-www-form-urlencoded"
+"""What curl calls all that it sends by -d, which takes line breaks out, and by --data-binary, which does not."""
+
+AROUND = 4096
+"""Bytes that a form may have beside its file."""
+
+
+def kind_of(request: Request) -> str:
+    """The media type of a body, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_photo_of(request: Request, largest: int) -> bytes:
+    """The content of the file that a request sends.
+
+    Args:
+        request: whose body was not read.
+        largest: bytes of a file.
+
+    Raises:
+        Problem: it is too large, empty, or no file.
+        ClientDisconnect (of Starlette): the client has gone.
+    """
+    kind = kind_of(request)
+    if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Encoding: expected a body as it is, found one packed by {coding!r}; send the file itself",
+        )
+    if kind == "application/json":
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Type: expected the file of a photo (image/jpeg or another one), or {FORM} with one file, found "
+            f"{kind}",
+        )
+    content = await _body(request, largest, AROUND if kind == FORM else 0)
+    if kind == FORM:
+        content = await _file_of_form(request, content)
+    if not content:
+        raise Problem(HTTPStatus.BAD_REQUEST, "expected the file of a photo in the body, found an empty one")
+    if len(content) > largest:
+        raise _too_large(largest, f"{len(content):,}")
+    return content
+
+
+async def _body(request: Request, largest: int, around: int) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > largest + around:
+        raise _too_large(largest, f"{int(length):,}")
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > largest + around:
+            raise _too_large(largest, "more")
+    return bytes(content)
+
+
+def _too_large(largest: int, found: str) -> Problem:
+    detail = f"expected a file of at most {largest:,} bytes, found {found}; make it smaller"
+    # What is left of the body is not read.
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})
+
+
+async def _file_of_form(request: Request, content: bytes) -> bytes:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield content
+
+    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=0)
+    parser.spool_max_size = len(content) + 1  # no file of it goes to a disk
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
+        words = getattr(error, "message", "") or "it has no boundary"
+        raise Problem(HTTPStatus.BAD_REQUEST, f"expected {FORM} with one file, found another form ({words})") from error
+    try:
+        files = [each for _, each in form.multi_items() if isinstance(each, UploadFile)]
+        if len(files) != 1:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"expected {FORM} with one file, found a form without any")
+        return await files[0].read()
+    finally:
+        await form.close()
