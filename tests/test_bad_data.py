@@ -188,6 +188,7 @@ def test_a_photo_that_breaks_later_is_skipped_named_and_counted(
     assert "Traceback" not in stopped.stderr
 
 
+@pytest.mark.long
 def test_all_processes_do_the_same_steps_whatever_is_skipped(
     photo_folder: PhotoFolder, train_flags: TrainFlags, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def in_eight_bits(exported: Path) -> Path:
     return exported
 
 
+@pytest.mark.long
 def test_the_file_says_what_it_holds(exported: Path) -> None:
     """Read as another program would, which knows of nothing but ONNX Runtime."""
     session = onnxruntime.InferenceSession(exported.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
@@ -66,6 +67,7 @@ def test_no_paths_of_the_computer_that_made_it(in_eight_bits: Path) -> None:
         assert str(ROOT).encode() not in content
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "size"), [(1, (64, 64)), (3, (96, 160)), (2, (32, 64))])
 def test_any_number_and_any_sides_of_multiples_of_32(exported: Path, number: int, size: tuple[int, int]) -> None:
     photos = [Image.fromarray(np.roll(SCENE, shift, 0)) for shift in range(number)]
@@ -75,6 +77,7 @@ def test_any_number_and_any_sides_of_multiples_of_32(exported: Path, number: int
         assert (first.labels == second.labels).mean() > 0.999
 
 
+@pytest.mark.long
 def test_other_sides_are_refused_in_words(exported: Path) -> None:
     segment = Segmenter.load(exported, device="cpu", engine="onnx", size=(64, 72))
     with pytest.raises(RunError, match=r"multiples of 32 pixels, found 64 x 72; give another --size"):
@@ -112,6 +115,7 @@ def test_auto_takes_the_exported_file_but_never_8_bits(in_eight_bits: Path, tmp_
         (tmp_path / "away.onnx").rename(in_eight_bits.with_suffix(".onnx"))
 
 
+@pytest.mark.long
 def test_figures_are_recorded_in_the_weights_which_the_file_then_lacks(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +130,7 @@ def test_figures_are_recorded_in_the_weights_which_the_file_then_lacks(
     assert recorded.info.mean_iou_clothes is not None
 
 
+@pytest.mark.long
 def test_a_file_made_from_other_weights_is_not_taken(
     exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,6 +185,7 @@ def test_photos_are_spread_over_the_folder(weights: Path, tmp_path: Path) -> Non
     assert len(export.read_photos(segment, tmp_path, 64)) == 10
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the broken library is found by PYTHONPATH")
 def test_without_onnx_runtime_pytorch_takes_over(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime").mkdir()
@@ -198,6 +204,7 @@ def test_without_onnx_runtime_pytorch_takes_over(exported: Path, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_nothing_is_imported_that_the_job_does_not_need(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(SCENE).save(tmp_path / "in" / "a.png")

@@ -421,6 +421,7 @@ def test_another_size_than_the_weights_know_is_said(weights: Path) -> None:
     assert "instead of the 64 x 64" in Segmenter.load(weights, device="cpu", size="native").describe()
 
 
+@pytest.mark.long
 def test_several_processes_share_a_folder(tmp_path: Path, weights: Path) -> None:
     for number in range(5):
         photo(tmp_path / "in" / f"{number}.jpg", (40 + number, 30))

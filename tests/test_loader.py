@@ -205,7 +205,7 @@ def test_labels_of_one_photo_that_vanish_are_a_bad_photo(kind: str, photo_folder
         batches([])
 
 
-@pytest.mark.parametrize("hangs_from", [0, 4])
+@pytest.mark.parametrize("hangs_from", [pytest.param(0, marks=pytest.mark.long), 4])
 def test_processes_that_do_not_answer_are_given_up(
     hangs_from: int, photo_folder: PhotoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

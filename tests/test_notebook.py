@@ -27,6 +27,8 @@ nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 transform = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager().transform_cell
 
+pytestmark = pytest.mark.long
+
 COMMITTED = json.loads((ROOT / "demo.ipynb").read_text(encoding="utf-8"))
 SOURCES = {cell["id"]: "".join(cell["source"]) for cell in COMMITTED["cells"]}
 PHOTOS = ["input_images/astronaut.png", "input_images/grace_hopper.jpg"]

@@ -231,7 +231,7 @@ def test_what_takes_too_long_is_told_and_frees_its_place() -> None:
 
 
 def test_requests_that_come_together_share_the_network() -> None:
-    with serving("--batch_size=4", "--size=512") as service:
+    with serving("--batch_size=4", "--size=192") as service:
         alone = ask(service).content
         answers: list[Any] = []
         threads = [threading.Thread(target=lambda: answers.append(ask(service))) for _ in range(8)]

@@ -255,8 +255,8 @@ def workers_of(process: Fork) -> list[int]:
     ("number", "more"),
     [
         (signal.SIGTERM, ["--accumulate=3", "--nThreads=1"]),
-        (signal.SIGINT, ["--nThreads=2"]),
-        (signal.SIGHUP, ["--val_fraction=0.5", "--val_freq=1", "--nThreads=1"]),
+        pytest.param(signal.SIGINT, ["--nThreads=2"], marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, ["--val_fraction=0.5", "--val_freq=1", "--nThreads=1"], marks=pytest.mark.long),
     ],
 )
 def test_a_signal_during_a_wait_for_photos_saves_then_leaves(

@@ -34,7 +34,7 @@ def agreement(engine: str, photos: list[Path]) -> float:
     return float(np.mean(same))
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.long), "onnx"])
 def test_engines_give_the_labels_of_the_plain_network(engine: str) -> None:
     assert agreement(engine, sorted((ROOT / "input_images").glob("*.[jp][pn]g"))) >= 0.9995
 
