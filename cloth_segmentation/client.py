@@ -29,7 +29,7 @@ Photo = str | os.PathLike[str] | bytes
 """The path of a file, or its content."""
 
 BUSY = (429, 503)
-"""Statuses that say: ask again."""
+"""Statuses of the service that say: ask again."""
 
 LONGEST = 60.0
 """Seconds of the longest pause between two tries."""
@@ -135,7 +135,8 @@ class Client:
                 if answer.is_success:
                     return answer
                 problem = _problem(answer)
-                if answer.status_code not in BUSY:
+                of_another = answer.is_server_error and not problem.request  # a proxy, whose service has died
+                if answer.status_code not in BUSY and not of_another:
                     raise problem
             except httpx.TransportError as error:
                 url = self._http.base_url

@@ -75,6 +75,8 @@ def busy() -> Iterator[Callable[..., tuple[str, list[float]]]]:
                     return
                 status, headers = answer
                 body = json.dumps({"detail": "busy", "request": "r"} if status != 200 else {"classes": []}).encode()
+                if headers.pop("Server", ""):
+                    body = b"a proxy's page"
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -100,6 +102,16 @@ def test_it_asks_again_where_that_can_help(busy: Any) -> None:
     assert 1.0 <= first < 2.5  # as it was told
     assert 1.0 <= second < 2.5
     assert 2.0 <= third < 3.5
+
+
+def test_faults_of_a_proxy_may_pass_and_those_of_the_service_stay(busy: Any) -> None:
+    url, times = busy((500, {"Server": "proxy"}), (200, {}))
+    assert Client(url)(HOPPER) == {"classes": []}
+    assert len(times) == 2
+    url, times = busy((404, {"Server": "proxy"}))
+    with pytest.raises(ServiceError, match="expected an answer of the service, found 404 Not Found"):
+        Client(url)(HOPPER)
+    assert len(times) == 1
 
 
 def test_in_the_end_it_gives_up(busy: Any) -> None:
