@@ -3,17 +3,18 @@
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -26,6 +27,9 @@ from cloth_segmentation.weights_info import WeightsInfo
 from data import rle
 from networks import U2NETP
 from utils.weights_files import read_file, save_weights
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 CCP = ROOT.parent / "shared" / "ccp"
@@ -233,3 +237,18 @@ def assert_equal(first: Any, second: Any, where: str = "state") -> None:
             assert_equal(one, other, f"{where}[{number}]")
     else:
         assert first == second, where
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        path = next(filter(None, map(shutil.which, BROWSERS)), driver.chromium.executable_path)
+        if not Path(path).exists():
+            pytest.skip("there is no Chromium")
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

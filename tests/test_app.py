@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 ASTRONAUT, HOPPER = ROOT / "input_images" / "astronaut.png", ROOT / "input_images" / "grace_hopper.jpg"
 DESKTOP, PHONE = (1280, 900), (390, 844)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 pytestmark = pytest.mark.long
 
@@ -40,21 +38,9 @@ class Server(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    pytest.importorskip("gradio")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        path = next(filter(None, map(shutil.which, BROWSERS)), driver.chromium.executable_path)
-        if not Path(path).exists():
-            pytest.skip("there is no Chromium")
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The page with limits that small files exceed."""
+    pytest.importorskip("gradio")
     limits = ["--max_megapixels", 1, "--max_megabytes", 2]
     with serve(tmp_path_factory.mktemp("server"), *limits) as one:
         yield one

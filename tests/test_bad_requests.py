@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("fastapi_offline")
 pytest.importorskip("httpx")
 
-from service import Answer, Service, request, serving
+from service import BUNDLED, Answer, Service, request, serving
 
 SECONDS, BYTES, PIXELS = 1.5, 1_000_000, 2_000_000
 """Limits of the service."""
@@ -316,7 +316,32 @@ def test_a_key_is_asked_for(headers: dict[str, str], status: int, locked: Servic
 def test_what_needs_no_key_and_what_does(locked: Service) -> None:
     for path, status in (("/healthz", 200), ("/readyz", 200), ("/docs", 200), ("/metrics", 401), ("/v1/classes", 401)):
         assert locked.send(request("GET", path, None)).status == status
-    assert locked.send(request("GET", "/v1/classes?key=zweiter", None)).status == 401
+    for path in (
+        "/v1/classes?key=zweiter",
+        "//v1/classes",
+        "/v1//classes",
+        "/V1/classes",
+        "/v1/classes/",
+        "/%761/classes",
+    ):
+        assert locked.send(request("GET", path, None)).status == 401
+
+
+def test_keys_are_asked_for_below_another_application_too() -> None:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+    from starlette.testclient import TestClient
+
+    from cloth_segmentation import Segmenter
+    from cloth_segmentation.serve.application import create
+    from cloth_segmentation.serve.options import ServeOptions
+
+    service = create(Segmenter.load(BUNDLED, device="cpu", size=64), ServeOptions(batch_size=1), ["k"])
+    client = TestClient(Starlette(routes=[Mount("/clothes", service)]), "http://localhost")
+    key = {"X-API-Key": "k"}
+    for path, status in (("/clothes/v1/classes", 401), ("/clothes/metrics", 401), ("/clothes/healthz", 200)):
+        assert client.get(path).status_code == status
+        assert client.get(path, headers=key).status_code == 200
 
 
 def test_proxies_are_not_believed_and_ids_cannot_forge_lines(service: Service) -> None:

@@ -145,7 +145,9 @@ def test_the_command_comes_along(installed: Path, hostile: Path, command: list[s
 
 
 @pytest.mark.parametrize("command", [["cloth-segmentation"], ["python", "-m", "cloth_segmentation"]])
-def test_its_word_for_very_many_photos_comes_along(installed: Path, hostile: Path, command: list[str]) -> None:
+def test_its_words_for_batches_and_for_the_service_come_along(
+    installed: Path, hostile: Path, command: list[str]
+) -> None:
     program, *words = command
     name = " ".join([*command, "batch"])
     for arguments, code, said in (
@@ -159,6 +161,10 @@ def test_its_word_for_very_many_photos_comes_along(installed: Path, hostile: Pat
         assert done.returncode == code, done.stderr
         assert said in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+    done = run(installed / program, *words, "serve", cwd=hostile)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{' '.join(command)} serve: expected FastAPI and uvicorn, found none that can be lo")
+    assert "pip install '.[serve]'" in done.stderr
     done = run(installed / program, *words, "batch", "--help", cwd=hostile)
     assert done.stdout.startswith(f"usage: {name} [options] [INPUT] [OUTPUT]\n")
 

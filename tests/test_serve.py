@@ -11,7 +11,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import CCP, ROOT, needs_ccp, python, run
@@ -26,6 +26,9 @@ from service import BUNDLED, Service, received, request, serving
 
 INPUTS = ROOT / "input_images"
 HOPPER = (INPUTS / "grace_hopper.jpg").read_bytes()
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 SOME = ["astronaut.png", "grace_hopper.jpg", "skirt.jpg"]
 
 
@@ -174,6 +177,18 @@ def test_the_page_of_the_interface_asks_no_other_server(service: Service) -> Non
         assert httpx.get(service.url + address).status_code == 200
     interface = httpx.get(f"{service.url}/openapi.json").json()
     assert {"/v1/segment", "/v1/classes", "/healthz", "/readyz", "/metrics"} <= set(interface["paths"])
+
+
+@pytest.mark.long
+def test_a_browser_shows_the_interface_and_asks_no_other_server(service: Service, browser: "Browser") -> None:
+    page, asked, wrong = browser.new_page(), list[str](), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.goto(f"{service.url}/docs")
+    page.get_by_text("/v1/segment").first.wait_for()
+    assert all(address.startswith((service.url, "data:")) for address in asked), asked
+    assert not wrong
+    page.close()
 
 
 def test_a_client_that_goes_away_frees_its_place() -> None:

@@ -32,6 +32,9 @@ ID = "x-request-id"
 
 IDS = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
+OPEN = ("/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json")
+"""Paths that need no key. All others do, those that are not there too."""
+
 KNOWN = ("/v1/segment", "/v1/classes", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
 """Paths that have numbers of their own."""
 
@@ -74,7 +77,7 @@ class Entrance:
                 own = MutableHeaders(scope=message)
                 for name, value in ((ID, request), *HEADERS):
                     own.setdefault(name, value)
-                if scope["path"].startswith("/v1/"):
+                if path_of(scope).startswith("/v1/"):
                     own.setdefault("cache-control", "no-store")
             sent["bytes"] += len(message.get("body", b""))
             await send(message)
@@ -110,7 +113,8 @@ class Entrance:
             )
 
     def _note(self, scope: Scope, request: str, seconds: float, status: int, bytes: int) -> None:
-        path = scope["path"] if scope["path"] in KNOWN else "/page" if scope["path"].startswith("/page") else "other"
+        path = path_of(scope)
+        path = path if path in KNOWN else "/page" if path.startswith("/page") else "other"
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
         self.metrics.requests.labels(path, method, status).inc()
         self.metrics.seconds.labels(path).observe(seconds)
@@ -129,7 +133,7 @@ class Entrance:
 
 
 class Lock:
-    """ASGI middleware: lets requests for photos and numbers in if they bring a key.
+    """ASGI middleware: lets requests in if they bring a key, or ask for what is open to all.
 
     Args:
         app: what is behind it.
@@ -141,7 +145,7 @@ class Lock:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Problem."""
-        if self.keys and scope["type"] == "http" and scope["path"].startswith(("/v1/", "/metrics")):
+        if self.keys and scope["type"] == "http" and not is_open(path_of(scope)):
             headers = Headers(scope=scope)
             scheme, _, bearer = headers.get("authorization", "").partition(" ")
             given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
@@ -154,6 +158,17 @@ class Lock:
                     {"WWW-Authenticate": "Bearer"},
                 )
         await self.app(scope, receive, send)
+
+
+def path_of(scope: Scope) -> str:
+    """The path of a request below that of the application, which may be mounted on another one."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in OPEN or path.startswith("/static-offline-docs/")
 
 
 def _is_address(name: str) -> bool:

@@ -50,7 +50,7 @@ class Metrics:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Take the time of a stage that ends well."""
+        """Take the time of a stage."""
         with self.stages.labels(name).time():
             yield
 
