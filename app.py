@@ -26,10 +26,11 @@ from cloth_segmentation.errors import RunError
 from cloth_segmentation.pictures import brightened, overlay
 from cloth_segmentation.segmenter import PHOTO_ERRORS
 from cloth_segmentation.segmenter import Segmenter as LibrarySegmenter
+from cloth_segmentation.serve.headers import OwnHeaders
 from cloth_segmentation.serve.options import ServeOptions
 from infer import Segmentation, Segmenter
 from options import AppOptions, parse
-from utils.web import OwnHeaders, StayHere, free_address, keep_swept
+from utils.web import StayHere, free_address, keep_swept
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -46,6 +47,9 @@ IMAGES = ["image", ".webp", ".jp2", ".jfif", ".tga"]
 
 PREVIEW = 1600
 """Longest side of the pictures on the page, pixels; downloads have the photo's own size."""
+
+SESSIONS = 20
+"""Visitors whose last photo stays in memory."""
 
 KEPT = 3600
 """Seconds for which photos, and what was made of them, are kept."""
@@ -297,7 +301,7 @@ def launch(page: "gr.Blocks", opt: AppOptions, classes: ClassSet) -> None:
 
     page.launch(
         server_name=opt.host, server_port=opt.port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-        state_session_capacity=20, app_kwargs={"middleware": [Middleware(OwnHeaders)]}, **settings(opt, classes),
+        state_session_capacity=SESSIONS, app_kwargs={"middleware": [Middleware(OwnHeaders)]}, **settings(opt, classes),
     )  # fmt: skip
     print(f"The page is at {page.local_url} (Ctrl-C ends it)", flush=True)
 
@@ -307,7 +311,9 @@ def mount(app: "FastAPI", segment: LibrarySegmenter, opt: ServeOptions) -> None:
     folder = Path(tempfile.mkdtemp(prefix="cloth_segmentation_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     gr = load_gradio(folder, {opt.host})
-    gr.mount_gradio_app(app, build(segment, opt), path="/page", **settings(opt, segment.classes))
+    page = build(segment, opt)
+    page.state_session_capacity = SESSIONS
+    gr.mount_gradio_app(app, page, path="/page", **settings(opt, segment.classes))
     Thread(target=keep_swept, args=(folder, KEPT), daemon=True).start()
 
 

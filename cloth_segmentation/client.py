@@ -55,11 +55,14 @@ class Client:
         url: of the service, such as http://127.0.0.1:8000.
         key: that the service asks for; "": none.
         tries: how often to ask, if the service is busy, restarts, or a connection breaks. Between two tries, it waits
-            as long as the service says, else 0.5 seconds, 1, 2 and so on, with a little chance in it.
+            as long as the service says, else 0.5 seconds, 1, 2 and so on, with a little chance in it, but never longer
+            than 60 seconds.
         timeout: seconds for which a connection may be silent.
     """
 
     def __init__(self, url: str, key: str = "", *, tries: int = 6, timeout: float = 60.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url: expected an address such as http://127.0.0.1:8000, found {url!r}")
         if tries < 1:
             raise ValueError(f"tries: expected a whole number of at least 1, found {tries!r}")
         headers = {"User-Agent": f"cloth-segmentation/{cloth_segmentation.__version__}"}
@@ -79,8 +82,7 @@ class Client:
             ServiceError: the service refuses the photo or the parameters, or does not answer.
             OSError: the file cannot be read.
         """
-        found: dict[str, Any] = self._ask(photo, "json", wanted).json()
-        return found
+        return _content(self._ask(photo, "json", wanted))
 
     def mask(self, photo: Photo, **wanted: Any) -> Image.Image:
         """The label map as a palette picture. Args and errors are those of a call."""
@@ -113,7 +115,7 @@ class Client:
 
     def classes(self) -> list[dict[str, Any]]:
         """The classes that the service tells apart: id, name, short_name, color. Raises ServiceError."""
-        found: list[dict[str, Any]] = self._send("GET", "/v1/classes").json()["classes"]
+        found: list[dict[str, Any]] = _content(self._send("GET", "/v1/classes"))["classes"]
         return found
 
     def _ask(self, photo: Photo, output: str, wanted: dict[str, Any]) -> httpx.Response:
@@ -122,7 +124,7 @@ class Client:
         return self._send(
             "POST",
             "/v1/segment",
-            params={"output": output, **parameters},
+            params={**parameters, "output": output},
             content=content,
             headers={"Content-Type": "application/octet-stream"},
         )
@@ -138,7 +140,7 @@ class Client:
                 of_another = answer.is_server_error and not problem.request  # a proxy, whose service has died
                 if answer.status_code not in BUSY and not of_another:
                     raise problem
-            except httpx.TransportError as error:
+            except httpx.HTTPError as error:
                 url = self._http.base_url
                 problem = ServiceError(f"{url}: expected an answer of the service, found none ({error or repr(error)})")
                 problem.__cause__ = error
@@ -159,10 +161,26 @@ class Client:
         self.close()
 
 
+def _content(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = answer.json()
+    except ValueError as error:
+        raise _another(answer) from error
+    return found
+
+
 def _picture(answer: httpx.Response) -> Image.Image:
-    picture = Image.open(BytesIO(answer.content))
-    picture.load()
+    try:
+        picture = Image.open(BytesIO(answer.content))
+        picture.load()
+    except OSError as error:
+        raise _another(answer) from error
     return picture
+
+
+def _another(answer: httpx.Response) -> ServiceError:
+    kind = answer.headers.get("Content-Type", "no type")
+    return ServiceError(f"{answer.url}: expected an answer of the service, found {kind}", answer.status_code)
 
 
 def _problem(answer: httpx.Response) -> ServiceError:

@@ -104,9 +104,8 @@ def _read(source: Source, enough: Size | None, upright: bool) -> Photo:
             own = image.size  # only now: Pillow turns TIFFs by itself when it loads them
         turn = _turn(image) if upright else None
         colors, alpha, notes = to_srgb(_with_all_bits(image, form, source))
-        frames = _frames(image)  # last, since it goes through the file
-        if frames > 1:
-            notes += (f"expected one picture, found {frames} frames; the mask is that of the first",)
+        if _has_several(image):  # last, since it looks further into the file
+            notes += ("expected one picture, found several; the mask is that of the first",)
         if turn is None:
             return Photo(colors, alpha, own, notes)
         turned = colors.transpose(turn), alpha.transpose(turn) if alpha else None
@@ -159,13 +158,13 @@ def _opened(source: Source) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        if not is_heif(_begin(source)) or not _can_read_heif():
+        if not is_heif(_begin(source)) or not can_read_heif():
             raise
     return Image.open(file)
 
 
 @lru_cache(maxsize=1)
-def _can_read_heif() -> bool:
+def can_read_heif() -> bool:
     """Let Pillow read HEIC if pillow-heif is there; whether it is."""
     try:
         import pillow_heif
@@ -200,7 +199,7 @@ def _said(source: Source) -> Iterator[None]:
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        found = unread_kind(_begin(source), _path(source), heif=_can_read_heif())
+        found = unread_kind(_begin(source), _path(source), heif=can_read_heif())
         raise DataError(f"{source_name(source)}: expected a picture, found {found}") from None
     except Image.DecompressionBombError as error:
         pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
@@ -215,11 +214,10 @@ def _said(source: Source) -> Iterator[None]:
         ) from error
 
 
-def _frames(image: Image.Image) -> int:
+def _has_several(image: Image.Image) -> bool:
+    """Whether there are more pictures in the file; to count them, Pillow may take minutes."""
     # The further pictures of an MPO are a phone's: previews, depth. Those of a PSD are its layers, shown together.
-    if image.format in ("MPO", "PSD") or not getattr(image, "is_animated", False):
-        return 1
-    return int(getattr(image, "n_frames", 1))
+    return image.format not in ("MPO", "PSD") and bool(getattr(image, "is_animated", False))
 
 
 def from_memory(photo: Image.Image | NDArray[np.uint8]) -> Photo:

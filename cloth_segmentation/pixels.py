@@ -47,7 +47,10 @@ def to_srgb(image: Image.Image) -> Pixels:
     notes: tuple[str, ...] = ()
     transform = None
     if has_profile:
-        space, transform = _from_profile(bytes(profile or b""))  # Pillow gives None for one that it cannot read
+        profile = bytes(profile or b"")  # Pillow gives None for one that it cannot read
+        # Those that cameras and programs write are kept, up to 64 MB of them.
+        look = _from_profile if len(profile) <= 2**20 else _from_profile.__wrapped__
+        space, transform = look(profile)
         if space == "RGB" and image.mode not in ("RGB", "CMYK"):
             image = image.convert("RGB")
         elif space == "L" and image.mode == "1":

@@ -68,7 +68,7 @@ class Segmentation:
     """What tells whether the file at ``source`` is still the one that was segmented."""
 
     notes: tuple[str, ...] = ()
-    """What is odd about the photo: "expected one picture, found 7 frames; ..."."""
+    """What is odd about the photo: "expected one picture, found several; ..."."""
 
     logits: NDArray[np.float32]
     """What the network gave, (C, h, w), at the size at which it saw the photo."""

@@ -147,7 +147,7 @@ def test_rows_are_the_json_of_infer_py(both: Both) -> None:
         assert row["problem"] is None
         for note in row["notes"]:
             assert f"{key}: {note}" in both.messages
-    assert both.rows["moving.gif"]["notes"] == ["expected one picture, found 2 frames; the mask is that of the first"]
+    assert both.rows["moving.gif"]["notes"] == ["expected one picture, found several; the mask is that of the first"]
     assert any(entry["pixels"] for content in both.json.values() for entry in content["classes"])
     turned = both.rows["sub/turned.jpeg"]
     assert (turned["width"], turned["height"]) == (120, 160)

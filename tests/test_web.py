@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cloth_segmentation.errors import RunError
-from utils.web import OwnHeaders, StayHere, free_address, sweep
+from cloth_segmentation.serve.headers import OwnHeaders
+from utils.web import StayHere, free_address, sweep
 
 
 @pytest.mark.parametrize(

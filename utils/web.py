@@ -3,33 +3,12 @@
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cloth_segmentation.errors import RunError
-from cloth_segmentation.serve.headers import HEADERS
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class OwnHeaders:
-    """ASGI middleware that adds ``HEADERS`` to every answer."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
-        async def send_more(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in HEADERS]
-                message["headers"] = [*message.get("headers", []), *own]
-            await send(message)
-
-        await self.app(scope, receive, send_more)
 
 
 def free_address(host: str, port: int) -> set[str]:

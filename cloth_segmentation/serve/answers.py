@@ -1,5 +1,6 @@
 """What is asked for, and the answer in its form."""
 
+import re
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -26,13 +27,13 @@ KINDS = {
 ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
-class Wanted(BaseModel):
+class SegmentQuery(BaseModel):
     """What a request asks for: the parameters after the question mark."""
 
     model_config = ConfigDict(extra="forbid")
 
     output: Literal["json", "mask", "overlay", "cutout", "zip"] | None = Field(
-        None, description="The form of the answer; without it, the Accept header has the say, and then it is json."
+        None, description="The form of the answer. Without it, the Accept header chooses; without that, it is json."
     )
     garment: str = Field(
         "", alias="class", description="The class of a cut-out by its first word, such as upper; for output=cutout."
@@ -59,6 +60,8 @@ class Wanted(BaseModel):
             raise ValueError(f"only: expected some of {short}, with commas, found {self.only!r}")
         if output == "cutout" and self.garment not in known:
             raise ValueError(f"class: expected one of {short} for output=cutout, found {self.garment!r}")
+        if output == "cutout" and kept and classes.number(self.garment) not in map(classes.number, kept):
+            raise ValueError(f"class: expected one of only={self.only}, found {self.garment!r}")
         if output != "cutout" and self.garment:
             raise ValueError(f"class: expected output=cutout, found output={output}; only=... names classes to find")
         cuts = output in ("cutout", "zip")
@@ -76,19 +79,21 @@ class Wanted(BaseModel):
 
 def output_for(accept: str) -> str | None:
     """The form of an answer that an Accept header asks for (RFC 9110, section 12.5.1); None: we have none of these."""
-    best: tuple[float, str] | None = None
-    for part in accept.split(","):
-        kind, *parameters = (word.strip().lower() for word in part.split(";"))
-        try:
-            weight = next((float(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
-        except ValueError:
-            weight = 1.0
-        begin = kind.removesuffix("*") if kind.endswith("/*") else ""
-        for output, known in KINDS.items():
-            fits = kind in (known, "*/*") or (begin and known.startswith(begin))
-            if fits and weight > 0 and (best is None or weight > best[0]):
-                best = weight, output
-    return best[1] if best else None
+    weights = dict[str, float]()  # media range -> how much it is wanted
+    for part in accept.lower().split(","):
+        media, *parameters = (word.strip() for word in part.split(";"))
+        given = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        weights.setdefault(media, float(given) if re.fullmatch(r"[01](\.\d{0,3})?", given) else 1.0)
+
+    def weight(kind: str) -> float:
+        """That of the narrowest range in which a media type lies."""
+        return next((weights[each] for each in (kind, f"{kind.partition('/')[0]}/*", "*/*") if each in weights), 0.0)
+
+    # Of forms that are wanted as much, the one that is named first, and then JSON.
+    order = list(weights)
+    named = {output: order.index(kind) if kind in weights else len(order) for output, kind in KINDS.items()}
+    best = max(KINDS, key=lambda output: (weight(KINDS[output]), -named[output]))
+    return best if weight(KINDS[best]) > 0 else None
 
 
 def render(one: Segmentation, output: str, garment: str, drawing: Drawing) -> bytes:

@@ -1,38 +1,26 @@
 """The service: an ASGI application around a Segmenter."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from PIL import Image
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 
 import cloth_segmentation
-from cloth_segmentation.command.outputs import Drawing
-from cloth_segmentation.command.problems import reason
-from cloth_segmentation.errors import DataError
-from cloth_segmentation.segmenter import PHOTO_ERRORS, Segmenter
-from cloth_segmentation.serve.answers import KINDS, Wanted, output_for, render
-from cloth_segmentation.serve.door import Entrance, Lock
-from cloth_segmentation.serve.gather import Gatherer, fastest_batch
-from cloth_segmentation.serve.metrics import Metrics
+from cloth_segmentation.segmenter import Segmenter
+from cloth_segmentation.serve.answers import KINDS, SegmentQuery, output_for
+from cloth_segmentation.serve.headers import OwnHeaders
+from cloth_segmentation.serve.middleware import Faults, KeyCheck, RequestLog, SourceCheck
 from cloth_segmentation.serve.options import ServeOptions
 from cloth_segmentation.serve.problems import Problem
-from cloth_segmentation.serve.uploads import CURL, FORM, kind_of, read_photo_of
-
-RETRY = "1"
-"""Seconds after which a client may ask again that found no place."""
-
-GONE = 499
-"""Status of the log for a client that has gone before its answer."""
+from cloth_segmentation.serve.service import Asked, Reply, Service
+from cloth_segmentation.serve.uploads import FORM
 
 BODY = {
     "requestBody": {
@@ -60,110 +48,8 @@ PROBLEMS = {
     415: "The body is no file of a photo.",
     422: "The file cannot be read as a photo.",
     429: "All places are taken. Retry-After says when to ask again.",
-    503: "The answer was not ready in time.",
+    503: "The answer was not ready in time, or memory is short.",
 }
-
-
-class Service:
-    """What requests share: the network, threads, places and numbers."""
-
-    def __init__(self, segment: Segmenter, opt: ServeOptions) -> None:
-        """Make the network warm, and see how many photos it should have at once. Raises RunError and MemoryError."""
-        self.segment, self.opt = segment, opt
-        self.metrics = Metrics(segment, opt.places)
-        self.gatherer = Gatherer(segment, opt.batch_size or fastest_batch(segment), self.metrics.batches.observe)
-        self.readers = ThreadPoolExecutor(opt.workers, "read")
-        self.drawers = ThreadPoolExecutor(opt.workers, "draw")
-        self.ready = False
-        self._taken = 0
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Have the network run."""
-        task = asyncio.create_task(self.gatherer.run())
-        self.ready = True
-        try:
-            yield
-        finally:
-            self.ready = False
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def answer(self, request: Request, wanted: Wanted, output: str) -> Response:
-        """The answer to a photo. Raises Problem."""
-        try:
-            drawing = wanted.drawing(self.segment.classes, output)
-        except ValueError as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
-        if self._taken >= self.opt.places:
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"expected one of {self.opt.places} places to be free, found all taken; ask again in a second",
-                {"Retry-After": RETRY},
-            )
-        self._taken += 1
-        self.metrics.taken.set(self._taken)
-        step = ["body"]
-        try:
-            content = await asyncio.wait_for(self._work(request, wanted, drawing, output, step), self.opt.max_seconds)
-        except asyncio.TimeoutError:
-            within = f"within {self.opt.max_seconds:g} seconds"
-            if step[0] == "body":
-                detail = f"expected the whole body {within}, found it still on its way"
-                raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"}) from None
-            detail = f"expected the answer {within}, found too much to do ({step[0]}); ask again later"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": RETRY}) from None
-        except ClientDisconnect:
-            return Response(status_code=GONE)
-        finally:
-            self._taken -= 1
-            self.metrics.taken.set(self._taken)
-        self.metrics.answers.labels(output).inc()
-        return Response(content, media_type=KINDS[output])
-
-    async def _work(self, request: Request, wanted: Wanted, drawing: Drawing, output: str, step: list[str]) -> bytes:
-        """Read, segment, draw, unless the client goes away. Raises Problem and ClientDisconnect."""
-        with self.metrics.stage("body"):
-            photo = await read_photo_of(request, round(self.opt.max_megabytes * 1e6))
-        step[0] = "work"
-        work = asyncio.create_task(self._segment(photo, kind_of(request), wanted, drawing, output))
-        gone = asyncio.create_task(_gone(request))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            return await work
-        finally:
-            work.cancel()
-            gone.cancel()
-
-    async def _segment(self, photo: bytes, kind: str, wanted: Wanted, drawing: Drawing, output: str) -> bytes:
-        loop = asyncio.get_running_loop()
-        try:
-            with self.metrics.stage("read"):
-                seen = await loop.run_in_executor(self.readers, self.segment.see, photo)
-            with self.metrics.stage("network"):
-                logits = await self.gatherer.logits(seen.square)
-
-            def draw() -> bytes:
-                return render(self.segment.segmentation(seen, logits), output, wanted.garment, drawing)
-
-            with self.metrics.stage("draw"):
-                return await loop.run_in_executor(self.drawers, draw)
-        except MemoryError as error:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, reason(photo, error), {"Retry-After": RETRY}) from error
-        except PHOTO_ERRORS as error:
-            large = isinstance(error, DataError) and "expected at most" in str(error)
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if large else HTTPStatus.UNPROCESSABLE_ENTITY
-            hint = "; curl -d takes line breaks out, --data-binary does not" if kind == CURL else ""
-            raise Problem(status, reason(photo, error) + hint) from error
-
-
-async def _gone(request: Request) -> None:
-    """Wait until the client goes away."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> FastAPI:
@@ -178,8 +64,6 @@ def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> F
         RunError: the network does not work.
         MemoryError: there is too little for it.
     """
-    # Pillow warns from here on, and refuses twice as many, when it has read the header of a photo.
-    Image.MAX_IMAGE_PIXELS = round(opt.max_megapixels * 1e6) // 2
     service = Service(segment, opt)
 
     @asynccontextmanager
@@ -209,16 +93,21 @@ def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> F
     }
 
     @app.post("/v1/segment", openapi_extra=BODY, responses=answers, response_class=Response, tags=["photos"])
-    async def segment_photo(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
+    async def segment_photo(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
         """Find the clothes in a photo."""
-        output = wanted.output or output_for(request.headers.get("accept", "*/*"))
+        given = [name for name, _ in request.query_params.multi_items()]
+        if several := sorted({name for name in given if given.count(name) > 1}):
+            raise Problem(HTTPStatus.BAD_REQUEST, f"{several[0]}: expected it once, found it more often")
+        accept = ",".join(request.headers.getlist("accept")) or "*/*"
+        output = query.output or output_for(accept)
         if output is None:
-            raise Problem(
-                HTTPStatus.NOT_ACCEPTABLE,
-                f"Accept: expected one of {', '.join(dict.fromkeys(KINDS.values()))}, found "
-                f"{request.headers['accept']!r}",
-            )
-        return await service.answer(request, wanted, output)
+            kinds = ", ".join(dict.fromkeys(KINDS.values()))
+            raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"Accept: expected one of {kinds}, found {accept!r}")
+        try:
+            drawing = query.drawing(segment.classes, output)
+        except ValueError as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+        return Reply(service, request, Asked(output, query.garment, drawing))
 
     @app.get("/v1/classes", tags=["photos"])
     async def classes() -> dict[str, Any]:
@@ -233,21 +122,24 @@ def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> F
         }
 
     @app.get("/healthz", tags=["service"])
+    @app.head("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["service"], responses={503: {"description": "It ends."}})
+    @app.get("/readyz", tags=["service"], responses={503: {"description": "The network, or its threads, hang."}})
+    @app.head("/readyz", include_in_schema=False)
     async def ready() -> dict[str, str]:
-        """Whether photos are taken."""
-        if not service.ready:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "expected a service that goes on, found one that ends")
+        """Whether photos are segmented."""
+        if not service.is_ready():
+            detail = "expected a network that runs, found that it has ended, or that all threads are busy for too long"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["service"], response_class=Response)
     async def metrics() -> Response:
         """Numbers for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
@@ -255,7 +147,7 @@ def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> F
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        found = f"{request.method} {request.url.path}"
+        found = f"{request.method} {request.scope['path']}"
         detail = {
             404: f"expected a path of this service, such as /v1/segment, found {found}; /docs lists them",
             405: f"expected another method for this path, found {found}; /docs lists them",
@@ -268,7 +160,9 @@ def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> F
         return Problem(HTTPStatus.BAD_REQUEST, _wrong_parameter(error)).answer(request.scope["request_id"])
 
     app.state.service = service
-    app.add_middleware(Lock, keys=keys)
+    # The last one is the first that a request meets.
+    app.add_middleware(KeyCheck, keys=keys)
+    app.add_middleware(Faults)
     if origins := opt.listed("origins"):
         app.add_middleware(
             CORSMiddleware,
@@ -277,9 +171,9 @@ def create(segment: Segmenter, opt: ServeOptions, keys: Sequence[str] = ()) -> F
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(
-        Entrance, hosts=(opt.host, *opt.listed("hosts")), origins=origins, form=opt.log, metrics=service.metrics
-    )
+    app.add_middleware(SourceCheck, hosts=(opt.host, *opt.listed("hosts")), origins=origins)
+    app.add_middleware(OwnHeaders)
+    app.add_middleware(RequestLog, form=opt.log, metrics=service.metrics)
     return app
 
 
@@ -287,12 +181,13 @@ def _wrong_parameter(error: RequestValidationError) -> str:
     """What is wrong with the first parameter that is."""
     found = error.errors()[0]
     name = ".".join(str(part) for part in found["loc"][1:])
-    known = [field.alias or name for name, field in Wanted.model_fields.items()]
+    known = [field.alias or name for name, field in SegmentQuery.model_fields.items()]
     if found["type"] == "extra_forbidden":
         return f"{name}: expected one of the parameters {', '.join(known)}, found another"
     expected = {
         "literal_error": f"one of {', '.join(KINDS)}",
         "int_parsing": "a whole number",
+        "int_parsing_size": "a number of at most 10000",
         "bool_parsing": "true or false",
         "greater_than_equal": "a number of at least 0",
         "less_than_equal": "a number of at most 10000",

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING
 
 from cloth_segmentation.command.flags import describe, parse
@@ -22,22 +23,29 @@ Mount = Callable[["FastAPI", Segmenter, ServeOptions], None]
 KEYS = "CLOTH_SEGMENTATION_KEYS"
 """Environment variable of keys, separated by commas."""
 
-LAST = 5
+GRACE = 5
 """Seconds more than a request may take for which the process waits for the last ones, once it was told to end."""
 
 
 def read_keys(opt: ServeOptions) -> list[str]:
     """The keys of which requests must bring one. Raises RunError."""
-    if not opt.keys:
-        return [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
-    path = Path(opt.keys)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise RunError(f"--keys {path}: expected a text file with a key in each line, found none ({error})") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if opt.keys:
+        source, path = f"--keys {opt.keys}", Path(opt.keys)
+        try:
+            found = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise RunError(f"{source}: expected a text file with a key in each line, found none ({error})") from error
+    elif KEYS in os.environ:
+        source, found = KEYS, os.environ[KEYS].split(",")
+    else:
+        return []
+    keys = [key.strip() for key in found if key.strip() and not key.lstrip().startswith("#")]
     if not keys:
-        raise RunError(f"--keys {path}: expected a key in each line, found none; without --keys, all may ask")
+        raise RunError(f"{source}: expected a key, found none; unset it, and all may ask")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise RunError(f"{source}: expected keys of printable ASCII, as headers can hold, found another")
+    if opt.page:
+        raise RunError(f"--page: expected no keys, which the page cannot ask for, found {source}")
     return keys
 
 
@@ -68,35 +76,42 @@ def main(argv: Sequence[str] | None = None, segmenter: type[Segmenter] = Segment
             "pip install -r requirements-serve.txt, or, for the command without PyTorch, pip install '.[serve]'"
         ) from error
     keys = read_keys(opt)
-    segment = segmenter.load(**opt.loading)
-    print(describe(opt))
-    print(segment.describe(), flush=True)
-    app = create(segment, opt, keys)
-    print(f"Photos that go through the network at once: {app.state.service.gatherer.batch_size}", flush=True)
-    if mount is not None and opt.page:
-        mount(app, segment, opt)
-    server = uvicorn.Server(
-        uvicorn.Config(
+    with _listening(opt) as listener:
+        segment = segmenter.load(**opt.loading)
+        print(describe(opt))
+        print(segment.describe(), flush=True)
+        app = create(segment, opt, keys)
+        if mount is not None and opt.page:
+            mount(app, segment, opt)
+        config = uvicorn.Config(
             app,
-            host=opt.host,
-            port=opt.port,
+            loop="asyncio",
             http="h11",
             ws="none",
-            log_level="warning",
-            access_log=False,  # Entrance has one
+            lifespan="on",
+            log_level="critical",  # faults are told by the application
+            access_log=False,  # so are requests
             server_header=False,
             proxy_headers=bool(opt.proxies),
             forwarded_allow_ips=list(opt.listed("proxies")),
-            timeout_graceful_shutdown=round(opt.max_seconds) + LAST,
+            timeout_graceful_shutdown=round(opt.max_seconds) + GRACE,
         )
-    )
-    _hang_up_as_stop()
-    with _listening(opt) as listener:
+        print(f"Photos that go through the network at once: {app.state.service.batcher.batch_size}")
+        print(
+            f"Keys: {len(keys)}, of which requests must bring one" if keys else "Keys: none; all who reach it may ask"
+        )
         print(f"The service is at http://{opt.host}:{opt.port} (Ctrl-C ends it)", flush=True)
+        _hang_up_as_stop()
+        # uvicorn raises the signal again once it has ended, which is no second one.
+        signal.set_wakeup_fd(-1)
         try:
-            server.run([listener])
-        except KeyboardInterrupt:  # which uvicorn raises once it has ended by a signal
-            print("Ended by a signal; what was begun is answered", flush=True)
+            uvicorn.Server(config).run([listener])
+        except KeyboardInterrupt:
+            print("Ended by a signal", flush=True)
+    # A thread may still read a photo that nobody waits for.
+    end = Timer(GRACE, os._exit, [0])
+    end.daemon = True
+    end.start()
     return 0
 
 

@@ -39,9 +39,11 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     given = {name: _converted(name, value, types[name][0]) for name, value in arguments.items()}
     opt = ServeOptions(**given)
 
+    keys = read_keys(opt)  # here, where people set them: replicas have the environment of their machine
+
     def application() -> FastAPI:
         """In each replica."""
-        return create(Segmenter.load(**opt.loading), opt, read_keys(opt))
+        return create(Segmenter.load(**opt.loading), opt, keys)
 
     return serve.deployment(name="Service", max_ongoing_requests=2 * opt.places)(serve.ingress(application)()).bind()
 

@@ -27,14 +27,16 @@ class ServeOptions(SegmentOptions):
     keys: str = option(
         "", "file with a key in each line, of which requests must bring one [$CLOTH_SEGMENTATION_KEYS, else none]"
     )
-    places: int = option(64, "requests that are read, wait and are worked on at once; others are told to wait", least=1)
+    places: int = option(
+        64, "requests at once, those that wait for the network included; others are told to ask again later", least=1
+    )
     batch_size: int = option(
         0, "photos that go through the network at once, at most; 0: what is fastest, measured at the start", least=0
     )
     workers: int = option(2, "threads that read photos, and as many that draw, beside the network", least=1)
     max_megabytes: float = option(20.0, "size of the largest file that is taken", above=0)
     max_megapixels: float = option(50.0, "size of the largest photo that is taken, million pixels", above=0, most=178)
-    max_seconds: float = option(30.0, "time that a request may take, its way here included", above=0)
+    max_seconds: float = option(30.0, "seconds from the head of a request to its answer", above=0)
     log: str = option("text", "form of the log, which has a line for each request: text or json", choices=LOGS)
     page: bool = option(False, "have the page of app.py too, at /page (in a clone)")
 
@@ -51,10 +53,8 @@ class ServeOptions(SegmentOptions):
             raise OptionError(
                 f"--size native: expected --batch_size 1, since photos differ in size, found {self.batch_size}"
             )
-        if self.page and self.keys:
-            raise OptionError("--page: expected no --keys, which the page cannot ask for, found both")
 
     def listed(self, name: str) -> tuple[str, ...]:
-        """An option that is a list, as a tuple."""
+        """An option that is a list of addresses, as a tuple, in lower case, as browsers have them."""
         text = getattr(self, name)
-        return words(text) if text else ()
+        return words(text.lower()) if text else ()

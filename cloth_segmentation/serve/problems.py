@@ -5,6 +5,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+GONE = 499
+"""Status of the log for a client that has gone before its answer, as nginx has it."""
+
 
 class Problem(Exception):  # noqa: N818
     """A request cannot be done.

@@ -14,23 +14,25 @@ from cloth_segmentation.segmenter import Segmenter
 PATIENCE = 0.003
 """Seconds for which a batch that is not full waits for more photos."""
 
-MOST = 16
+MAX_BATCH = 8
 """Photos of the largest batch that is tried."""
 
-WORTH = 0.95
+WORTHWHILE = 0.95
 """A batch of twice as many photos is taken if its time for each is under this share of that of the smaller one."""
 
 
-def fastest_batch(segment: Segmenter) -> int:
-    """How many photos should go through the network at once here: measured, with the network itself.
+def batch_size(segment: Segmenter, wanted: int) -> int:
+    """How many photos should go through the network at once; makes it warm on the way.
+
+    Args:
+        segment: the network.
+        wanted: 0: what is fastest here, which is measured.
 
     Raises:
         RunError: the network gives no finite logits.
         MemoryError: there is too little for a single photo.
     """
-    if segment.size is None:  # photos of their own sizes cannot share a batch
-        return 1
-    width, height = segment.size
+    width, height = segment.size or (320, 320)
     square = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
     def seconds(count: int) -> float:
@@ -40,12 +42,14 @@ def fastest_batch(segment: Segmenter) -> int:
         return (time.perf_counter() - began) / count
 
     best, size = seconds(1), 1
-    while size < MOST:
+    if wanted or segment.size is None:  # photos of their own sizes cannot share a batch
+        return wanted or 1
+    while size < MAX_BATCH:
         try:
             larger = seconds(2 * size)
         except MemoryError:
             break
-        if larger > WORTH * best:
+        if larger > WORTHWHILE * best:
             break
         best, size = larger, 2 * size
     return size
@@ -55,7 +59,7 @@ Pending = asyncio.Future[NDArray[np.float32]]
 """Logits that will be there."""
 
 
-class Gatherer:
+class Batcher:
     """Runs the network in a thread of its own, on photos of many requests.
 
     Args:
@@ -99,13 +103,23 @@ class Gatherer:
 
     async def _segment(self, squares: Sequence[NDArray[np.uint8]], futures: Sequence[Pending]) -> None:
         self.tell(len(squares))
+        loop = asyncio.get_running_loop()
         try:
-            done = await asyncio.get_running_loop().run_in_executor(self._thread, self.segment.logits, squares)
-        except Exception as error:  # each of the requests answers it
-            for future in futures:
+            done = await loop.run_in_executor(self._thread, self.segment.logits, squares)
+            for future, logits in zip(futures, done, strict=True):
                 if not future.done():
-                    future.set_exception(error)
-            return
-        for future, logits in zip(futures, done, strict=True):
-            if not future.done():
-                future.set_result(logits)
+                    future.set_result(logits)
+        except MemoryError as error:
+            if len(squares) > 1:  # each may fit alone
+                for square, future in zip(squares, futures, strict=True):
+                    await self._segment([square], [future])
+            else:
+                _fail(futures, error)
+        except Exception as error:  # each of the requests answers it
+            _fail(futures, error)
+
+
+def _fail(futures: Sequence[Pending], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
