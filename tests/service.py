@@ -52,6 +52,16 @@ class Service(NamedTuple):
                 pass
             return received(connection)
 
+    def line_of(self, request: str) -> str:
+        """The line of the log on the request of an id, which is written a little later."""
+        end = time.monotonic() + 10
+        while True:
+            for line in self.log.read_text().splitlines():
+                if line.endswith(f" {request}") or f'"id": "{request}"' in line:
+                    return line
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
     def metrics(self) -> dict[str, float]:
         """The numbers that have no labels."""
         with urllib.request.urlopen(f"{self.url}/metrics") as answer:

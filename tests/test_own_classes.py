@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, fork, run
 from PIL import Image
-from test_app import DESKTOP, Visit, browser, serve  # noqa: F401  # a fixture
+from test_app import DESKTOP, Visit, serve
 
 import infer
 from cloth_segmentation import Segmenter
@@ -141,6 +141,7 @@ def test_from_labels_to_the_page(
     assert (in_torch.labels == one.labels).mean() > 0.99
 
     # The page, in a browser where there is one.
+    pytest.importorskip("gradio")
     window = request.getfixturevalue("browser")
     (tmp_path / "server").mkdir()
     with serve(tmp_path / "server", "--checkpoint", exported) as server:
