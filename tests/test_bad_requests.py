@@ -171,7 +171,7 @@ REQUESTS: dict[str, tuple[tuple[bytes | float, ...], int, str]] = {
     "what curl -d makes of a photo": (
         (request(body=HOPPER.replace(b"\n", b""), Content_Type="application/x-www-form-urlencoded"),),
         422,
-        "curl -d takes line breaks out, --data-binary does not",
+        "curl -d takes line breaks out: write --data-binary @FILE",
     ),
     "what curl --data-binary sends": (
         (request(body=HOPPER, Content_Type="application/x-www-form-urlencoded"),),

@@ -163,7 +163,8 @@ class Service:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, reason(photo, error), RETRY) from error
         except PHOTO_ERRORS as error:
             large = isinstance(error, TooLargeError)
-            hint = "; curl -d takes line breaks out, --data-binary does not" if kind == URLENCODED else ""
+            by_d = kind == URLENCODED and b"\n" not in photo  # which a photo has by chance
+            hint = "; curl -d takes line breaks out: write --data-binary @FILE" if by_d else ""
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if large else HTTPStatus.UNPROCESSABLE_ENTITY
             raise Problem(status, reason(photo, error) + hint) from error
 

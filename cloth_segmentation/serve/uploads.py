@@ -88,7 +88,11 @@ async def _file_of_form(request: Request, content: bytes) -> bytes:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
         words = getattr(error, "message", "") or "it has no boundary"
-        raise Problem(HTTPStatus.BAD_REQUEST, f"expected {FORM} with one file, found another form ({words})") from error
+        raise Problem(
+            HTTPStatus.BAD_REQUEST,
+            f"expected {FORM} with one file, found another form ({words}); curl writes -F photo=@FILE; parameters go "
+            "into the address, as ?output=mask",
+        ) from error
     try:
         files = [each for _, each in form.multi_items() if isinstance(each, UploadFile)]
         if len(files) != 1:
