@@ -183,6 +183,8 @@ def build(segment: LibrarySegmenter, opt: Limits) -> "gr.Blocks":
     """The page."""
     import gradio as gr
 
+    # Pillow refuses larger photos when it has read their header, and cloth_segmentation/photos.py says so.
+    Image.MAX_IMAGE_PIXELS = round(opt.max_megapixels * 1e6) // 2  # it warns from here on, and refuses twice as many
     clothes = segment.classes.clothes
 
     def choice() -> "gr.CheckboxGroup":
@@ -342,8 +344,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     opt = parse(AppOptions, argv)
     addresses = free_address(opt.host, opt.port)
     segment = Segmenter.load(**opt.loading)
-    # Pillow refuses larger photos when it has read their header, and cloth_segmentation/photos.py says so.
-    Image.MAX_IMAGE_PIXELS = round(opt.max_megapixels * 1e6) // 2  # it warns from here on, and refuses twice as many
     with tempfile.TemporaryDirectory(prefix="cloth_segmentation_", ignore_cleanup_errors=True) as folder:
         load_gradio(Path(folder), addresses)
         try:

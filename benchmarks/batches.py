@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.growth import make_photos  # noqa: E402
-from benchmarks.measure import hardware, run_measured, table  # noqa: E402
+from benchmarks.measure import hardware, megabytes, run_measured, table  # noqa: E402
 
 WEIGHTS = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
 """Not random ones: masks of noise take longer to write."""
@@ -67,7 +67,7 @@ def memory(photos: Path, output: Path, size: int, every: int) -> list[list[str]]
     reader.start()
     most: dict[int, tuple[float, float, int]] = {}
     while process.poll() is None:
-        sizes = [_megabytes(number) for number in _family(process.pid)]
+        sizes = [megabytes(number) for number in _family(process.pid)]
         step = max(done[0] - 1, 0) // every
         before = most.get(step, (0.0, 0.0, 0))
         most[step] = max(before[0], sizes[0]), max(before[1], sum(sizes)), max(before[2], len(sizes))
@@ -103,16 +103,6 @@ def _family(process: int) -> Iterator[int]:
     while waiting:
         waiting += parents.get(waiting[0], [])
         yield waiting.pop(0)
-
-
-def _megabytes(process: int) -> float:
-    """Memory of a process, its share of what it has in common with others (PSS), in MB of 10^6 bytes."""
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 
 def main() -> None:

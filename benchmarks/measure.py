@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -74,6 +75,16 @@ def run_measured(*arguments: object) -> tuple[float, float]:
         raise RuntimeError(done.stderr)
     seconds, peak = map(float, done.stdout.split())
     return seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes there, KiB elsewhere
+
+
+def megabytes(process: int) -> float:
+    """Memory of a process, its share of what it has in common with others (PSS), in MB of 10^6 bytes. Linux only."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -67,6 +67,8 @@ def serving(size: int, port: int) -> Iterator["subprocess.Popen[bytes]"]:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
                 break
             except OSError:
+                if process.poll() is not None:
+                    raise RuntimeError(f"{command}: exit code {process.returncode}") from None
                 time.sleep(0.1)
         yield process
     finally:
@@ -95,15 +97,9 @@ def load(url: str, photo: Path, clients: int, seconds: float, folder: Path) -> d
         return list(csv.DictReader(file))[-1]
 
 
-def megabytes(process: int) -> float:
-    """Memory of a process, in MB of 10^6 bytes. Linux only."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024 / 1e6
-
-
 def main() -> None:
     from benchmarks.growth import make_photos
-    from benchmarks.measure import hardware, table
+    from benchmarks.measure import hardware, megabytes, table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 4, 16, 64], help="clients at once [1 4 16 64]")

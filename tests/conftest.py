@@ -91,6 +91,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def start(*arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start a process with one thread and no GPU, as a user would from a shell."""
     settings = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"} | (env or {})

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 BUNDLED = ROOT / "trained_checkpoint" / "cloth_segm_u2netp.onnx"
 
@@ -95,13 +95,6 @@ def request(
     for name, value in fields.items():
         lines += [f"{name}: {each}" for each in ([] if value is None else [value] if isinstance(value, str) else value)]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, python, run, start
+from conftest import ROOT, free_port, python, run, start
 from PIL import Image
 
 import app
@@ -179,9 +179,12 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def test_the_page_says_how_many_pixels_are_read(segment: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is served: the service has it too."""
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    app.build(segment, app.ServeOptions(max_megapixels=3))
+    assert Image.MAX_IMAGE_PIXELS == 1_500_000  # Pillow refuses twice as many
 
 
 def test_a_photo_shows_its_clothes(visit: Visit, segment: Segmenter) -> None:

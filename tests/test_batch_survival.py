@@ -3,13 +3,11 @@
 import csv
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from cluster import Cluster, below, kill, processes
 from conftest import ROOT, python, start
 from PIL import Image
 
@@ -121,34 +120,6 @@ def assert_complete(output: Path, photos: Photos) -> None:
         assert {name: row[name] for name in said} == said
         assert (row["problem"] is None) == ("problem" not in said)
     assert json.loads((output / "run.json").read_text())["alive"] is None
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """{process: (its parent, its title)} of those that live."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            found[int(path.name)] = parent, (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return found
-
-
-def below(process: int) -> dict[int, str]:
-    """The processes that a process has started, those that they have started, and so on, with their titles."""
-    every, found = processes(), {}
-    waiting = [process]
-    while waiting:
-        parent = waiting.pop()
-        children = {number: title for number, (its, title) in every.items() if its == parent}
-        found |= children
-        waiting += children
-    return found
-
-
-def kill(numbers: list[int]) -> None:
-    for number in numbers:
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
 
 
 def assert_gone(numbers: list[int]) -> None:
@@ -263,58 +234,11 @@ def test_a_photo_that_ends_each_process_is_named_and_the_others_are_done(photos:
     assert_complete(tmp_path / "table", Photos(tmp_path / "photos", rows))
 
 
-NODE = ["--num-cpus=2", "--object-store-memory=100000000"]
-
-
-class Cluster:
-    """Ray nodes on this machine: a head, and others that join it."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # sockets have short paths
-        (self.folder / "token").write_text(secrets.token_hex(32))
-        self.env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.folder / "token")}
-        self.env |= {"RAY_USAGE_STATS_ENABLED": "0"}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.nodes: list[subprocess.Popen[bytes]] = []
-        port = self.address.rpartition(":")[2]
-        self.add("--head", "--port", port, "--temp-dir", str(self.folder), "--include-dashboard=false")
-
-    def add(self, *flags: str) -> "subprocess.Popen[bytes]":
-        """Start a node with two CPUs."""
-        flags = flags or ("--address", self.address)
-        log = self.folder / f"node{len(self.nodes)}.log"
-        with log.open("wb") as file:
-            node = subprocess.Popen(
-                [Path(sys.executable).with_name("ray"), "start", "--block", *flags, *NODE],
-                cwd=ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | self.env,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.nodes.append(node)
-        end = time.monotonic() + 60
-        while "Ray runtime started" not in log.read_text():
-            assert node.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
-        return node
-
-    def kill(self, node: "subprocess.Popen[bytes]") -> None:
-        """End a node and all its workers as a power failure would."""
-        kill([node.pid, *below(node.pid)])
-        node.wait()
-
-
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     whole = Cluster()
     yield whole
-    for node in reversed(whole.nodes):
-        whole.kill(node)
-    shutil.rmtree(whole.folder, ignore_errors=True)
+    whole.end()
 
 
 @pytest.mark.long

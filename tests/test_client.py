@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 pytest.importorskip("fastapi_offline")
 pytest.importorskip("httpx")
 
-from service import BUNDLED, Service, free_port, serving
+from service import BUNDLED, Service, serving
 
 from cloth_segmentation import Segmenter
 from cloth_segmentation.client import Client, ServiceError

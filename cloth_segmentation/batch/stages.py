@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ import cloth_segmentation
 from cloth_segmentation.batch.sources import Unit, key_of
 from cloth_segmentation.batch.stores import Store, safe_path
 from cloth_segmentation.batch.table import PICTURES, ROW
-from cloth_segmentation.command.outputs import NOTES, Drawing, Job, pictures
+from cloth_segmentation.command.outputs import Drawing, Job, encoded, pictures
 from cloth_segmentation.command.pipeline import in_batches
 from cloth_segmentation.command.problems import reason, writing
 from cloth_segmentation.errors import DataError
 from cloth_segmentation.files import atomic_path, sha256
 from cloth_segmentation.photos import Source
-from cloth_segmentation.pictures import encode_picture
 from cloth_segmentation.segmentation import JSON_VERSION, Segmentation
 from cloth_segmentation.segmenter import PHOTO_ERRORS, EngineFromElsewhere, Seen, Segmenter
 
@@ -157,11 +155,10 @@ class Draw:
         for output, name, picture in pictures(one, self.outputs, self.drawing):
             job = Job(Path(path), Path(output, f"{path}.png"))
             place = job.path(output, name)
-            file = BytesIO()
-            encode_picture(picture, file, place.suffix, NOTES.get(output, ""))
+            content = encoded(picture, output, place.suffix)
             if self.tree is None:
-                yield {"name": place.as_posix(), "content": file.getvalue()}
+                yield {"name": place.as_posix(), "content": content}
             else:
                 store = self.tree / PICTURES / place.as_posix()
                 with writing(store.address, "--resume"):
-                    store.write(file.getvalue())
+                    store.write(content)

@@ -1,7 +1,6 @@
 """Options of infer.py, and those that evaluate.py and app.py share with it."""
 
 import re
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,12 @@ from cloth_segmentation.colors import Color
 from cloth_segmentation.command.base_options import BaseOptions, OptionError, option
 from cloth_segmentation.command.outputs import OUTPUTS, Drawing
 from cloth_segmentation.segmenter import ENGINES, PRECISIONS, SIDES
+
+FURTHEST = 10_000
+"""Pixels by which clothes can grow or shrink."""
+
+CLEAR = "transparent"
+"""What names no colour."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +133,10 @@ class DrawOptions(BatchOptions):
         "",
         "classes to draw, separated by commas, by their first words, such as upper,lower; others are background [all]",
     )
-    grow: int = option(0, "pixels by which clothes reach further into the background", least=0, most=10_000)
-    shrink: int = option(0, "pixels by which each class reaches less far", least=0, most=10_000)
+    grow: int = option(0, "pixels by which clothes reach further into the background", least=0, most=FURTHEST)
+    shrink: int = option(0, "pixels by which each class reaches less far", least=0, most=FURTHEST)
     crop: bool = option(False, "crop cut-outs to what is not transparent")
-    background: str = option("transparent", "what is behind cut-outs: transparent, or a colour as #rrggbb")
+    background: str = option(CLEAR, "what is behind cut-outs: transparent, or a colour as #rrggbb")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,9 +151,9 @@ class DrawOptions(BatchOptions):
             raise OptionError(f"--background: {error}") from error
 
     @property
-    @abstractmethod
     def outputs(self) -> tuple[str, ...]:
         """What is drawn."""
+        raise NotImplementedError
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -158,7 +163,7 @@ class DrawOptions(BatchOptions):
     @property
     def drawing(self) -> Drawing:
         """How to draw."""
-        return Drawing(self.kept, self.grow - self.shrink, self.crop, read_color(self.background))
+        return Drawing(self.kept, self.grow, self.shrink, self.crop, read_color(self.background))
 
 
 @dataclass(frozen=True)
@@ -201,10 +206,6 @@ class InferOptions(DrawOptions):
 def words(text: str) -> tuple[str, ...]:
     """Words between commas, each once."""
     return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-
-
-CLEAR = "transparent"
-"""What names no colour."""
 
 
 def read_color(text: str) -> Color | None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from PIL import Image
 
 from cloth_segmentation.colors import Color
 from cloth_segmentation.errors import DataError
+from cloth_segmentation.pictures import encode_picture
 from cloth_segmentation.segmentation import Segmentation
 
 OUTPUTS = ("mask", "overlay", "cutout", "classes", "json")
@@ -49,7 +51,10 @@ class Drawing:
     """Classes to draw; none: all."""
 
     grow: int = 0
-    """Pixels by which clothes reach further; below 0: less far."""
+    """Pixels by which clothes reach further into the background."""
+
+    shrink: int = 0
+    """Pixels by which each class reaches less far."""
 
     crop: bool = False
     """Crop cut-outs to what is not transparent."""
@@ -61,7 +66,9 @@ class Drawing:
         """What a photo shows, as far as it is wanted."""
         if self.only:
             one = one.only(*self.only)
-        return one.grown(self.grow) if self.grow > 0 else one.shrunk(-self.grow) if self.grow else one
+        if self.grow:
+            one = one.grown(self.grow)
+        return one.shrunk(self.shrink) if self.shrink else one
 
 
 def pictures(one: Segmentation, outputs: Collection[str], drawing: Drawing) -> Iterator[tuple[str, str, Image.Image]]:
@@ -89,6 +96,13 @@ def pictures(one: Segmentation, outputs: Collection[str], drawing: Drawing) -> I
         yield "overlay", "", one.overlay()
     if "mask" in outputs:
         yield "mask", "", one.mask()
+
+
+def encoded(picture: Image.Image, output: str, ending: str) -> bytes:
+    """A picture as the content of its file, whose name ends in ``ending``."""
+    file = BytesIO()
+    encode_picture(picture, file, ending, NOTES.get(output, ""))
+    return file.getvalue()
 
 
 class Job(NamedTuple):

@@ -6,13 +6,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloth_segmentation.classes import ClassSet
-from cloth_segmentation.command.infer_options import CLEAR, read_color, words
-from cloth_segmentation.command.outputs import NOTES, OUTPUTS, Drawing, Job, pictures
-from cloth_segmentation.pictures import encode_picture
+from cloth_segmentation.command.infer_options import CLEAR, FURTHEST, read_color, words
+from cloth_segmentation.command.outputs import OUTPUTS, Drawing, Job, encoded, pictures
 from cloth_segmentation.segmentation import Segmentation
 
 KINDS = {
@@ -39,8 +37,8 @@ class SegmentQuery(BaseModel):
         "", alias="class", description="The class of a cut-out by its first word, such as upper; for output=cutout."
     )
     only: str = Field("", description="Classes to find, separated by commas; others are background.")
-    grow: int = Field(0, ge=0, le=10_000, description="Pixels by which clothes reach further into the background.")
-    shrink: int = Field(0, ge=0, le=10_000, description="Pixels by which each class reaches less far.")
+    grow: int = Field(0, ge=0, le=FURTHEST, description="Pixels by which clothes reach further into the background.")
+    shrink: int = Field(0, ge=0, le=FURTHEST, description="Pixels by which each class reaches less far.")
     crop: bool = Field(False, description="Crop cut-outs to what is not transparent.")
     background: str = Field(CLEAR, description="What is behind cut-outs: transparent, or a colour as #rrggbb.")
 
@@ -74,7 +72,7 @@ class SegmentQuery(BaseModel):
             color = read_color(self.background)
         except ValueError as error:
             raise ValueError(f"background: {error}; in an address, # is written %23") from error
-        return Drawing(kept, self.grow - self.shrink, self.crop, color)
+        return Drawing(kept, self.grow, self.shrink, self.crop, color)
 
 
 def output_for(accept: str) -> str | None:
@@ -114,7 +112,7 @@ def render(one: Segmentation, output: str, garment: str, drawing: Drawing) -> by
         picture = one.cutout(garment, crop=drawing.crop, background=drawing.background)
     else:
         picture = one.mask() if output == "mask" else one.overlay()
-    return _encoded(picture, output, ENDINGS[KINDS[output]])
+    return encoded(picture, output, ENDINGS[KINDS[output]])
 
 
 def _zipped(one: Segmentation, drawing: Drawing) -> bytes:
@@ -123,14 +121,8 @@ def _zipped(one: Segmentation, drawing: Drawing) -> bytes:
     contents = {job.path("json").name: one.to_json().encode()}
     for output, name, picture in pictures(one, OUTPUTS, drawing):
         path = job.path(output, name)
-        contents[path.name] = _encoded(picture, output, path.suffix)
+        contents[path.name] = encoded(picture, output, path.suffix)
     with zipfile.ZipFile(file, "w") as archive:  # pictures do not get smaller
         for name in sorted(contents):
             archive.writestr(zipfile.ZipInfo(name), contents[name])
-    return file.getvalue()
-
-
-def _encoded(picture: Image.Image, output: str, ending: str) -> bytes:
-    file = BytesIO()
-    encode_picture(picture, file, ending, NOTES.get(output, ""))
     return file.getvalue()

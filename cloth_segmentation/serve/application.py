@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import cloth_segmentation
+from cloth_segmentation.command.infer_options import FURTHEST
 from cloth_segmentation.segmenter import Segmenter
 from cloth_segmentation.serve.answers import KINDS, SegmentQuery, output_for
 from cloth_segmentation.serve.headers import OwnHeaders
@@ -187,9 +188,9 @@ def _wrong_parameter(error: RequestValidationError) -> str:
     expected = {
         "literal_error": f"one of {', '.join(KINDS)}",
         "int_parsing": "a whole number",
-        "int_parsing_size": "a number of at most 10000",
+        "int_parsing_size": f"a number of at most {FURTHEST}",
         "bool_parsing": "true or false",
         "greater_than_equal": "a number of at least 0",
-        "less_than_equal": "a number of at most 10000",
+        "less_than_equal": f"a number of at most {FURTHEST}",
     }.get(found["type"], found["msg"])
     return f"{name}: expected {expected}, found {found.get('input')!r}"

@@ -108,10 +108,10 @@ def main(argv: Sequence[str] | None = None, segmenter: type[Segmenter] = Segment
             uvicorn.Server(config).run([listener])
         except KeyboardInterrupt:
             print("Ended by a signal", flush=True)
-    # A thread may still read a photo that nobody waits for.
-    end = Timer(GRACE, os._exit, [0])
-    end.daemon = True
-    end.start()
+    if app.state.service.readers.are_busy() or app.state.service.drawers.are_busy():  # with what nobody waits for
+        end = Timer(GRACE, os._exit, [0])  # Python itself would wait for them
+        end.daemon = True
+        end.start()
     return 0
 
 

@@ -1,7 +1,7 @@
 """Numbers for Prometheus."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -48,11 +48,10 @@ class Metrics:
         weights = {name: str(value) for name, value in segment.weights().items() if name in ("file", "sha256", "arch")}
         Info(f"{PREFIX}_weights", "The weights in use.", registry=registry).info(weights)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> AbstractContextManager[Any]:
         """Take the time of a stage."""
-        with self.stages.labels(name).time():
-            yield
+        timer: AbstractContextManager[Any] = self.stages.labels(name).time()
+        return timer
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

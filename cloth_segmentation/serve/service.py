@@ -60,6 +60,10 @@ class Threads:
         future.add_done_callback(ended)
         return await asyncio.wrap_future(future)
 
+    def are_busy(self) -> bool:
+        """Whether any works."""
+        return not all(future.done() for future in self._since)
+
     def are_stuck(self, seconds: float) -> bool:
         """Whether all of them work for longer than this."""
         long = [since for since in self._since.values() if time.monotonic() - since > seconds]
